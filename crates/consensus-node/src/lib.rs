@@ -1,0 +1,1 @@
+//! consensusd: the event loop around the core, REST and metrics.

@@ -1,0 +1,88 @@
+//! What consensus needs from a disk (C-7). Two implementations: the `journal` crate and the simulator's disk.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::sync::Arc;
+use types::vote::Signed;
+use types::{B256, Block, CommitQc, CommitVote, CommittedBlock, Epoch, Height, Prepare, Qc, Tc, TimeoutVote, View};
+
+/// Everything a validator must not forget, in one record. Replaced as a whole; never lowered.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SignState {
+    /// Epoch the views below belong to.
+    pub epoch: Epoch,
+    /// Highest view entered.
+    pub view: View,
+    /// Last own proposal: view and block.
+    pub last_proposal: Option<(View, B256)>,
+    /// Last own prepare vote, as sent.
+    pub last_prepare: Option<Prepare>,
+    /// Last own commit vote, as sent.
+    pub last_commit: Option<Signed<CommitVote>>,
+    /// Last own timeout, as sent.
+    pub last_timeout: Option<Signed<TimeoutVote>>,
+    /// Certificate this validator is locked on; `None` for the epoch's root.
+    pub lock: Option<Qc>,
+    /// Highest prepare certificate known.
+    pub high_qc: Option<Qc>,
+    /// Timeout certificate the current view was entered by, if it was.
+    pub entered_by: Option<Tc>,
+}
+
+/// One thing to make durable.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Record {
+    /// The new sign-state.
+    SignState(Box<SignState>),
+    /// A block, not yet final. Siblings are allowed.
+    Block(Arc<Block>),
+    /// A commit certificate. Its block may still be missing.
+    Commit(CommitQc),
+    /// The block at this height is final and the executor holds it durably. Heights rise by one.
+    Finalized {
+        /// Height.
+        height: Height,
+        /// Block hash, of a stored block.
+        block_hash: B256,
+    },
+}
+
+/// Proof that a batch of records is on disk. Only a [`Disk`] makes one, after its fsync.
+#[derive(Debug)]
+pub struct Durable(());
+
+impl Durable {
+    /// Called by a [`Disk`] after its fsync returned, and by nobody else.
+    pub fn after_fsync() -> Self {
+        Self(())
+    }
+}
+
+/// What was found at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Latest sign-state, if any was ever written.
+    pub sign_state: Option<SignState>,
+    /// Highest height marked final, with its hash.
+    pub finalized: Option<(Height, B256)>,
+    /// Blocks above the finalized height, in the order they were stored.
+    pub blocks: Vec<Arc<Block>>,
+    /// The highest commit certificate stored.
+    pub commit: Option<CommitQc>,
+}
+
+/// A disk that failed. The node stops signing: a disk that failed once is not trusted again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("consensus disk failed: {0}")]
+pub struct DiskError(pub String);
+
+/// Durable storage of one validator.
+pub trait Disk {
+    /// Appends all records and returns after they are durable, or fails for good.
+    fn persist(&mut self, records: &[Record]) -> Result<Durable, DiskError>;
+
+    /// A stored block, final or not.
+    fn block(&self, hash: &B256) -> Result<Option<Arc<Block>>, DiskError>;
+
+    /// The finalized block at a height with its commit certificate, if it has its own.
+    fn finalized(&self, height: Height) -> Result<Option<CommittedBlock>, DiskError>;
+}

@@ -1,0 +1,334 @@
+//! BLS12-381 signatures, min-pk (48-byte public keys, 96-byte signatures), proof-of-possession ciphersuite:
+//! the variant Ethereum validators use (draft-irtf-cfrg-bls-signature-05, section 4.2.3).
+//!
+//! Signatures here are *attributable*: an aggregate travels with the bitmap of its signers.
+
+use alloy_primitives::hex;
+use crate::simulated;
+use blst::{BLST_ERROR, min_pk};
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::fmt;
+use zeroize::Zeroizing;
+
+pub(crate) const SIGNATURE_DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
+const POSSESSION_DST: &[u8] = b"BLS_POP_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
+
+/// Why key or signature bytes were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlsError {
+    /// The secret scalar is zero or not below the group order.
+    #[error("not a BLS secret key: the scalar must be non-zero and below the group order")]
+    BadSecretKey,
+    /// Not a point of the prime-order subgroup, or the point at infinity.
+    #[error("not a valid BLS public key: {0:?}")]
+    BadPublicKey(BlstCode),
+    /// The signature bytes are no group element.
+    #[error("not a valid BLS signature: {0:?}")]
+    BadSignature(BlstCode),
+    /// Nothing to aggregate.
+    #[error("cannot aggregate zero signatures")]
+    Empty,
+}
+
+/// The curve library's own code for a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlstCode(BLST_ERROR);
+
+macro_rules! fixed_bytes {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+        pub struct $name(pub [u8; $len]);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "0x{}…", hex::encode(&self.0[..4]))
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "0x{}", hex::encode(self.0))
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = hex::FromHexError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let mut bytes = [0; $len];
+                hex::decode_to_slice(text, &mut bytes)?;
+                Ok(Self(bytes))
+            }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+fixed_bytes!(
+    /// A compressed public key (48 bytes). Bytes only: [`VerifyingKey`] is the checked point.
+    PublicKey, 48
+);
+fixed_bytes!(
+    /// A compressed signature or aggregate (96 bytes). Unchecked until verified.
+    Signature, 96
+);
+
+impl Signature {
+    /// 96 zero bytes: no valid signature; stands where the genesis certificate has none.
+    pub const ZERO: Self = Self([0; 96]);
+}
+
+/// A secret key; wiped from memory when dropped, never printed.
+#[derive(Clone)]
+pub struct SecretKey(Secret);
+
+#[derive(Clone)]
+enum Secret {
+    Bls(min_pk::SecretKey),
+    Simulated(PublicKey),
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}
+
+impl SecretKey {
+    /// A fresh key from the operating system's randomness.
+    pub fn generate() -> Self {
+        let mut seed = Zeroizing::new([0u8; 32]);
+        getrandom::fill(seed.as_mut()).expect("the operating system provides randomness");
+        Self::from_seed(&seed)
+    }
+
+    /// The key derived from 32 bytes of keying material (`KeyGen` of the BLS draft).
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(Secret::Bls(min_pk::SecretKey::key_gen(seed, &[]).expect("32 bytes of keying material suffice")))
+    }
+
+    /// A key for simulations only; see [`simulated`](crate::simulated).
+    pub fn simulated(number: u64) -> Self {
+        Self(Secret::Simulated(simulated::public_key(number)))
+    }
+
+    /// Parses a 32-byte big-endian scalar.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, BlsError> {
+        min_pk::SecretKey::from_bytes(bytes).map(|key| Self(Secret::Bls(key))).map_err(|_| BlsError::BadSecretKey)
+    }
+
+    /// The 32-byte big-endian scalar, wiped when dropped; zeros for a simulated key, which has none.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        match &self.0 {
+            Secret::Bls(key) => Zeroizing::new(key.to_bytes()),
+            Secret::Simulated(_) => Zeroizing::new([0; 32]),
+        }
+    }
+
+    /// This key's public half.
+    pub fn public_key(&self) -> PublicKey {
+        match &self.0 {
+            Secret::Bls(key) => PublicKey(key.sk_to_pk().to_bytes()),
+            Secret::Simulated(public) => *public,
+        }
+    }
+
+    /// Signs `message`; deterministic.
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        self.sign_with(message, SIGNATURE_DST)
+    }
+
+    /// Proof that the holder of this public key knows the secret (guards against rogue keys).
+    pub fn prove_possession(&self) -> Signature {
+        self.sign_with(&self.public_key().0, POSSESSION_DST)
+    }
+
+    fn sign_with(&self, message: &[u8], dst: &[u8]) -> Signature {
+        match &self.0 {
+            Secret::Bls(key) => Signature(key.sign(message, dst, &[]).to_bytes()),
+            Secret::Simulated(public) => simulated::sign(public, message, dst),
+        }
+    }
+}
+
+/// A public key whose point was decompressed and checked to be in the subgroup, once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct VerifyingKey(Verifying);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verifying {
+    Bls(min_pk::PublicKey),
+    Simulated(PublicKey),
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_bytes(), f)
+    }
+}
+
+impl TryFrom<PublicKey> for VerifyingKey {
+    type Error = BlsError;
+
+    fn try_from(key: PublicKey) -> Result<Self, BlsError> {
+        min_pk::PublicKey::key_validate(&key.0)
+            .map(|point| Self(Verifying::Bls(point)))
+            .map_err(|code| BlsError::BadPublicKey(BlstCode(code)))
+    }
+}
+
+impl VerifyingKey {
+    /// The verifying half of [`SecretKey::simulated`]. Never produced from bytes that came from outside:
+    /// [`TryFrom<PublicKey>`] makes real keys only.
+    pub fn simulated(key: PublicKey) -> Self {
+        Self(Verifying::Simulated(key))
+    }
+
+    /// The compressed key.
+    pub fn to_bytes(&self) -> PublicKey {
+        match &self.0 {
+            Verifying::Bls(key) => PublicKey(key.to_bytes()),
+            Verifying::Simulated(key) => *key,
+        }
+    }
+
+    /// Whether `signature` is this key's over `message`.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        self.verify_with(message, signature, SIGNATURE_DST)
+    }
+
+    /// Whether `proof` shows possession of this key.
+    pub fn verify_possession(&self, proof: &Signature) -> bool {
+        self.verify_with(&self.to_bytes().0, proof, POSSESSION_DST)
+    }
+
+    fn verify_with(&self, message: &[u8], signature: &Signature, dst: &[u8]) -> bool {
+        let key = match &self.0 {
+            Verifying::Bls(key) => key,
+            Verifying::Simulated(key) => return simulated::sign(key, message, dst) == *signature,
+        };
+        let Ok(point) = min_pk::Signature::from_bytes(&signature.0) else { return false };
+        point.verify(true, message, dst, &[], key, false) == BLST_ERROR::BLST_SUCCESS
+    }
+
+    fn point(&self) -> Option<&min_pk::PublicKey> {
+        match &self.0 {
+            Verifying::Bls(key) => Some(key),
+            Verifying::Simulated(_) => None,
+        }
+    }
+}
+
+/// Adds signatures up. Each must be a group element; whether it is *valid* shows when the aggregate is verified.
+pub fn aggregate(signatures: &[Signature]) -> Result<Signature, BlsError> {
+    if let Some(sum) = simulated::aggregate(signatures) {
+        return Ok(sum);
+    }
+    let points = signatures
+        .iter()
+        .map(|s| min_pk::Signature::from_bytes(&s.0).map_err(|code| BlsError::BadSignature(BlstCode(code))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let refs: Vec<&min_pk::Signature> = points.iter().collect();
+    if refs.is_empty() {
+        return Err(BlsError::Empty);
+    }
+    let sum = min_pk::AggregateSignature::aggregate(&refs, false)
+        .map_err(|code| BlsError::BadSignature(BlstCode(code)))?;
+    Ok(Signature(sum.to_signature().to_bytes()))
+}
+
+/// Verifies an aggregate in which every key signed the same `message`. False for an empty key list.
+///
+/// Safe against rogue keys only because every key in a validator set proved possession.
+pub fn verify_aggregate(keys: &[&VerifyingKey], message: &[u8], signature: &Signature) -> bool {
+    verify_grouped(&[(keys.to_vec(), message.to_vec())], signature)
+}
+
+/// Verifies an aggregate over groups: all keys of a group signed the group's message. False when there is no group
+/// or one is empty. Costs one pairing per group, not per key.
+pub fn verify_grouped(groups: &[(Vec<&VerifyingKey>, Vec<u8>)], signature: &Signature) -> bool {
+    if groups.is_empty() || groups.iter().any(|(members, _)| members.is_empty()) {
+        return false;
+    }
+    if groups.iter().flat_map(|(members, _)| members).all(|key| key.point().is_none()) {
+        return simulated::verify_grouped(groups, signature);
+    }
+    let Ok(point) = min_pk::Signature::from_bytes(&signature.0) else { return false };
+    let mut keys = Vec::with_capacity(groups.len());
+    for (members, _) in groups {
+        let Some(refs) = members.iter().map(|key| key.point()).collect::<Option<Vec<_>>>() else { return false };
+        let Ok(sum) = min_pk::AggregatePublicKey::aggregate(&refs, false) else { return false };
+        keys.push(sum.to_public_key());
+    }
+    let key_refs: Vec<&min_pk::PublicKey> = keys.iter().collect();
+    let messages: Vec<&[u8]> = groups.iter().map(|(_, message)| message.as_slice()).collect();
+    point.aggregate_verify(true, &messages, SIGNATURE_DST, &key_refs, false) == BLST_ERROR::BLST_SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(n: u8) -> Vec<(SecretKey, VerifyingKey)> {
+        (0..n)
+            .map(|i| {
+                let secret = SecretKey::from_seed(&[i + 1; 32]);
+                let public = VerifyingKey::try_from(secret.public_key()).expect("derived keys are valid");
+                (secret, public)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_aggregate_verifies_for_exactly_its_signers_and_message() {
+        let keys = keys(4);
+        let signatures: Vec<_> = keys[..3].iter().map(|(s, _)| s.sign(b"m")).collect();
+        let sum = aggregate(&signatures).expect("valid points");
+        let three: Vec<_> = keys[..3].iter().map(|(_, p)| p).collect();
+        let four: Vec<_> = keys.iter().map(|(_, p)| p).collect();
+        assert!(verify_aggregate(&three, b"m", &sum));
+        assert!(!verify_aggregate(&three, b"n", &sum));
+        assert!(!verify_aggregate(&four, b"m", &sum));
+        assert!(!verify_aggregate(&[], b"m", &sum));
+    }
+
+    #[test]
+    fn groups_with_different_messages_verify_together() {
+        let keys = keys(3);
+        let signatures = [keys[0].0.sign(b"a"), keys[1].0.sign(b"a"), keys[2].0.sign(b"b")];
+        let sum = aggregate(&signatures).expect("valid points");
+        let good = [(vec![&keys[0].1, &keys[1].1], b"a".to_vec()), (vec![&keys[2].1], b"b".to_vec())];
+        let swapped = [(vec![&keys[0].1, &keys[2].1], b"a".to_vec()), (vec![&keys[1].1], b"b".to_vec())];
+        assert!(verify_grouped(&good, &sum));
+        assert!(!verify_grouped(&swapped, &sum));
+        assert!(!verify_grouped(&[], &sum));
+    }
+
+    #[test]
+    fn possession_is_not_a_signature_and_not_another_keys() {
+        let keys = keys(2);
+        let proof = keys[0].0.prove_possession();
+        assert!(keys[0].1.verify_possession(&proof));
+        assert!(!keys[1].1.verify_possession(&proof));
+        assert!(!keys[0].1.verify(&keys[0].0.public_key().0, &proof));
+    }
+
+    #[test]
+    fn malformed_points_are_refused() {
+        assert!(VerifyingKey::try_from(PublicKey([0; 48])).is_err());
+        let mut infinity = [0u8; 48];
+        infinity[0] = 0xc0;
+        assert!(VerifyingKey::try_from(PublicKey(infinity)).is_err());
+        assert!(aggregate(&[Signature::ZERO]).is_err());
+        assert_eq!(aggregate(&[]), Err(BlsError::Empty));
+        assert!(SecretKey::from_bytes(&[0; 32]).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! The contract between consensusd and executord. The only user of tonic.

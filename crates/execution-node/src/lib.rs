@@ -1,0 +1,1 @@
+//! executord: engine service, chain, JSON-RPC and metrics.

@@ -1,0 +1,1 @@
+//! Executes a payload on a state view: receipts, state diff, hashes.

@@ -1,0 +1,1 @@
+//! Consensus disk: the sign-state log and the block store.

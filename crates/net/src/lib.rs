@@ -1,0 +1,1 @@
+//! Networking: validator mesh, transaction gossip, block fetch. The only user of libp2p.

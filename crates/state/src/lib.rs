@@ -1,0 +1,1 @@
+//! Execution disk: accounts, storage, code, blocks, receipts and the transaction index.

@@ -1,0 +1,1 @@
+//! The transaction pool: a bounded, pure data structure.
