@@ -1,1 +1,52 @@
 //! Executes a payload on a state view: receipts, state diff, hashes.
+//!
+//! This crate never touches a disk, a clock, a socket or an async runtime, and it never decides which block is
+//! right: it computes what a block does. Callers hand it a [`StateView`] and get values back.
+//!
+//! - [`RecoveredTx`] is a transaction with its sender; [`recover_payload`] makes them from payload bytes.
+//! - [`Payload`] is the wire format of a block's transactions, in lanes.
+//! - [`Rules`] is what a genesis fixes: chain id, forks, gas limit, base fee.
+//! - [`execute`] runs a block serially. It is the oracle: whatever runs faster must give the same bytes.
+//! - [`build`] selects and executes candidates in one pass and yields payload and outcome.
+//! - [`StateDiff`] is what a block changed; [`Overlay`] reads through a stack of them.
+//! - [`LtHash`] is the running digest of the whole state; its [`LtHash::state_hash`] stands in the header.
+//! - [`call`] and [`estimate_gas`] answer read-only questions of JSON-RPC.
+//!
+//! Errors are split by blame: [`InvalidPayload`] is the proposer's fault and final, [`ViewError`] is our disk or a
+//! bug and says nothing about the block.
+
+mod block;
+mod builder;
+mod call;
+mod diff;
+mod evm;
+mod genesis;
+mod invalid;
+mod lthash;
+mod payload;
+mod receipt;
+mod rules;
+mod sequential;
+mod transaction;
+mod view;
+
+pub use block::{BlockEnv, BlockOutcome};
+pub use builder::{BuildLimits, BuiltBlock, SkippedTx, build};
+pub use call::{
+    AccountOverride, CallError, CallOutcome, CallRequest, EstimateError, StateOverrides, call, estimate_gas,
+};
+pub use diff::{AccountChange, SlotChange, StateDiff};
+pub use genesis::{GenesisState, GenesisStateError, genesis_state};
+pub use invalid::{ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx};
+pub use lthash::{LTHASH_BYTES, LtHash, LtHashError};
+pub use payload::{LANES_MAX, Lane, PAYLOAD_VERSION, Payload, PayloadError};
+pub use receipt::{TxReceipt, receipts_hash};
+pub use rules::{Fork, Rules, RulesError};
+pub use sequential::execute;
+pub use transaction::{
+    PayloadTransactions, RecoveredTx, TxEnvelope, TxError, UnrecoveredTx, recover_payload,
+};
+pub use view::{AccountInfo, Layer, Overlay, StateView, ViewError};
+
+#[cfg(test)]
+mod tests;

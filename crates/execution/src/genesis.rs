@@ -1,0 +1,74 @@
+//! The state at height 0.
+
+use crate::{AccountInfo, LtHash, StateDiff};
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
+use types::{Genesis, genesis::GenesisAccount};
+
+/// The state a genesis describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenesisState {
+    /// All of it, as a change of the empty state.
+    pub diff: StateDiff,
+    /// Its digest.
+    pub lthash: LtHash,
+    /// Its `state_hash`.
+    pub state_hash: B256,
+}
+
+/// A genesis allocation that is no state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisStateError {
+    /// Storage of an account that may be created or cleared later: it would shine through.
+    #[error("genesis account {address} has {slots} storage slots but neither code nor a nonce")]
+    StorageWithoutCode {
+        /// Which account.
+        address: Address,
+        /// How many slots.
+        slots: usize,
+    },
+    /// The balances do not fit 256 bits together.
+    #[error("genesis balances overflow 256 bits at account {address}")]
+    SupplyOverflow {
+        /// Account at which the sum overflows.
+        address: Address,
+    },
+}
+
+/// Computes the state at height 0.
+pub fn genesis_state(genesis: &Genesis) -> Result<GenesisState, GenesisStateError> {
+    let mut diff = StateDiff::default();
+    let mut supply = U256::ZERO;
+    for (address, account) in &genesis.alloc {
+        supply = supply
+            .checked_add(account.balance)
+            .ok_or(GenesisStateError::SupplyOverflow { address: *address })?;
+        allocate(&mut diff, *address, account)?;
+    }
+    let lthash = LtHash::new(genesis.config.chain_id).apply(&diff);
+    let state_hash = lthash.state_hash();
+    Ok(GenesisState { diff, lthash, state_hash })
+}
+
+fn allocate(
+    diff: &mut StateDiff,
+    address: Address,
+    account: &GenesisAccount,
+) -> Result<(), GenesisStateError> {
+    let code_hash = if account.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&account.code) };
+    let slots = account.storage.len();
+    if slots > 0 && account.code.is_empty() && account.nonce == 0 {
+        return Err(GenesisStateError::StorageWithoutCode { address, slots });
+    }
+    diff.set_account(
+        address,
+        None,
+        Some(AccountInfo { nonce: account.nonce, balance: account.balance, code_hash }),
+    );
+    if !account.code.is_empty() {
+        diff.set_code(code_hash, account.code.clone());
+    }
+    for (slot, value) in &account.storage {
+        diff.set_slot(address, U256::from_be_bytes(slot.0), U256::ZERO, U256::from_be_bytes(value.0));
+    }
+    Ok(())
+}
