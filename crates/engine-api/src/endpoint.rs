@@ -25,7 +25,9 @@ pub enum Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Neither a path nor an address.
-    #[error("\"{0}\" is neither a socket path (unix:/path/engine.sock) nor a loopback address (127.0.0.1:8551)")]
+    #[error(
+        "\"{0}\" is neither a socket path (unix:/path/engine.sock) nor a loopback address (127.0.0.1:8551)"
+    )]
     Unreadable(String),
     /// The Engine API has no encryption: it must not leave the machine.
     #[error("{0} is not a loopback address; the engine API is served on this machine only")]
@@ -62,7 +64,7 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let endpoint = match text.strip_prefix("unix:") {
-            Some(path) if !path.is_empty() => Self::Unix(path.trim_start_matches("//").into()),
+            Some(path) if !path.is_empty() => Self::Unix(path.strip_prefix("//").unwrap_or(path).into()),
             Some(_) => return Err(EndpointError::Unreadable(text.into())),
             None if text.contains('/') => Self::Unix(text.into()),
             None => Self::Tcp(text.parse().map_err(|_| EndpointError::Unreadable(text.into()))?),

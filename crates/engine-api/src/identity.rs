@@ -63,14 +63,17 @@ mod tests {
 
     #[test]
     fn state_hash_and_client_version_may_differ() {
-        let other = Capabilities { genesis_state_hash: B256::ZERO, client_version: "b".into(), ..capabilities() };
+        let other =
+            Capabilities { genesis_state_hash: B256::ZERO, client_version: "b".into(), ..capabilities() };
         assert_eq!(compare(&capabilities(), &other), Ok(()));
     }
 
     #[test]
     fn a_mismatch_names_every_difference_with_both_values() {
         let other = Capabilities { chain_id: 7, rules_hash: B256::repeat_byte(9), ..capabilities() };
-        let Err(EngineError::Mismatch(text)) = compare(&capabilities(), &other) else { panic!("must not match") };
+        let Err(EngineError::Mismatch(text)) = compare(&capabilities(), &other) else {
+            panic!("must not match")
+        };
         assert!(text.contains("chain id: consensus has 31337, executor has 7"), "{text}");
         assert!(text.contains("rules hash") && text.contains("0x0909") && text.contains("0x0202"), "{text}");
         assert!(!text.contains("genesis hash"), "{text}");

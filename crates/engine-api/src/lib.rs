@@ -24,7 +24,8 @@ pub use identity::{PROTOCOL_VERSION, capabilities_of, compare, rules_hash};
 pub use jwt::{JwtError, JwtSecret, TokenError};
 pub use server::{ServerHandle, serve};
 pub use types::engine::{
-    BuiltPayload, Capabilities, EngineError, FinalizedState, Forkchoice, PayloadLimits, PayloadRequest, PayloadStatus,
+    BuiltPayload, Capabilities, EngineError, FinalizedState, Forkchoice, PayloadLimits, PayloadRequest,
+    PayloadStatus,
 };
 
 use std::future::Future;
@@ -71,7 +72,8 @@ pub trait Engine: Send + Sync + 'static {
     fn finalized_state(&self) -> impl Future<Output = Result<FinalizedState, EngineError>> + Send;
 
     /// The set of an epoch, in canonical order. An epoch not fixed yet is [`EngineError::Illegal`].
-    fn validator_set(&self, epoch: Epoch) -> impl Future<Output = Result<Vec<Validator>, EngineError>> + Send;
+    fn validator_set(&self, epoch: Epoch)
+    -> impl Future<Output = Result<Vec<Validator>, EngineError>> + Send;
 
     /// True as soon as the pool holds a transaction that can be included on top of `parent_hash`; false after
     /// `max_wait` (at most [`AWAIT_MS_MAX`]) without one. May be dropped at any await point.
