@@ -3,7 +3,9 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
 use types::vote::Signed;
-use types::{B256, Block, CommitQc, CommitVote, CommittedBlock, Epoch, Height, Prepare, Qc, Tc, TimeoutVote, View};
+use types::{
+    B256, Block, CommitQc, CommitVote, CommittedBlock, Epoch, Height, Prepare, Qc, Tc, Timeout, View,
+};
 
 /// Everything a validator must not forget, in one record. Replaced as a whole; never lowered.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -18,8 +20,8 @@ pub struct SignState {
     pub last_prepare: Option<Prepare>,
     /// Last own commit vote, as sent.
     pub last_commit: Option<Signed<CommitVote>>,
-    /// Last own timeout, as sent.
-    pub last_timeout: Option<Signed<TimeoutVote>>,
+    /// Last own timeout, as sent, with the certificate it names.
+    pub last_timeout: Option<Timeout>,
     /// Certificate this validator is locked on; `None` for the epoch's root.
     pub lock: Option<Qc>,
     /// Highest prepare certificate known.

@@ -3,8 +3,8 @@
 //!
 //! Signatures here are *attributable*: an aggregate travels with the bitmap of its signers.
 
-use alloy_primitives::hex;
 use crate::simulated;
+use alloy_primitives::hex;
 use blst::{BLST_ERROR, min_pk};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
@@ -122,7 +122,9 @@ impl SecretKey {
 
     /// Parses a 32-byte big-endian scalar.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, BlsError> {
-        min_pk::SecretKey::from_bytes(bytes).map(|key| Self(Secret::Bls(key))).map_err(|_| BlsError::BadSecretKey)
+        min_pk::SecretKey::from_bytes(bytes)
+            .map(|key| Self(Secret::Bls(key)))
+            .map_err(|_| BlsError::BadSecretKey)
     }
 
     /// The 32-byte big-endian scalar, wiped when dropped; zeros for a simulated key, which has none.
@@ -264,7 +266,9 @@ pub fn verify_grouped(groups: &[(Vec<&VerifyingKey>, Vec<u8>)], signature: &Sign
     let Ok(point) = min_pk::Signature::from_bytes(&signature.0) else { return false };
     let mut keys = Vec::with_capacity(groups.len());
     for (members, _) in groups {
-        let Some(refs) = members.iter().map(|key| key.point()).collect::<Option<Vec<_>>>() else { return false };
+        let Some(refs) = members.iter().map(|key| key.point()).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
         let Ok(sum) = min_pk::AggregatePublicKey::aggregate(&refs, false) else { return false };
         keys.push(sum.to_public_key());
     }

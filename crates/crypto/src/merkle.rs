@@ -73,7 +73,8 @@ impl Proof {
             at /= 2;
             width = width.div_ceil(2);
         }
-        siblings.next().is_none() && tagged_hash(ROOT, &[&self.leaf_count.to_le_bytes(), node.as_slice()]) == root
+        siblings.next().is_none()
+            && tagged_hash(ROOT, &[&self.leaf_count.to_le_bytes(), node.as_slice()]) == root
     }
 }
 

@@ -1,7 +1,8 @@
 //! Headers and blocks (specs/block.md, B-1 and B-2).
 
 use crate::{
-    Address, B256, CommitQc, Epoch, Height, Qc, Signature, Tc, ValidatorIndex, View, certificate::CertifiedRef, encode,
+    Address, B256, CommitQc, Epoch, Height, Qc, Signature, Tc, ValidatorIndex, View,
+    certificate::CertifiedRef, encode,
 };
 use borsh::{BorshDeserialize, BorshSerialize};
 use crypto::tagged_hash;
@@ -63,7 +64,9 @@ pub enum Justify {
 }
 
 /// A state checkpoint: the Ethereum state root after the last block of an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
 pub struct Checkpoint {
     /// Height it is of; 0 before the first.
     pub height: Height,

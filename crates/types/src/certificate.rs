@@ -3,8 +3,8 @@
 use crate::limits::TIMEOUT_GROUPS_MAX;
 use crate::vote::Statement;
 use crate::{
-    B256, CommitVote, Domain, Epoch, Height, PrepareVote, SignerSet, Signature, Stake, TimeoutReason, TimeoutVote,
-    ValidatorSet, View,
+    B256, CommitVote, Domain, Epoch, Height, PrepareVote, Signature, SignerSet, Stake, TimeoutReason,
+    TimeoutVote, ValidatorSet, View,
 };
 use borsh::{BorshDeserialize, BorshSerialize};
 use crypto::bls::{verify_aggregate, verify_grouped};

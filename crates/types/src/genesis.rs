@@ -1,7 +1,10 @@
 //! The genesis file: geth's layout plus a `tandem` section (specs/block.md, B-5). Both processes read it; its
 //! hash is the hash of block 0 and part of every handshake.
 
-use crate::{Address, B256, Bytes, Epoch, PublicKey, QuorumRule, Signature, Stake, U256, Validator, ValidatorSet, ValidatorSetError};
+use crate::{
+    Address, B256, Bytes, Epoch, PublicKey, QuorumRule, Signature, Stake, U256, Validator, ValidatorSet,
+    ValidatorSetError,
+};
 use crypto::{VerifyingKey, tagged_hash};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -176,7 +179,13 @@ impl Genesis {
             ("config.chainId", self.config.chain_id, 1, u64::MAX / 2 - 36, "from 1 to 2^63 - 37"),
             ("gasLimit", self.gas_limit, 5_000, i64::MAX as u64, "from 5000 to 2^63 - 1"),
             ("tandem.epoch_length", section.epoch_length, 4, 1 << 32, "from 4 to 2^32"),
-            ("tandem.payload_bytes_max", section.payload_bytes_max, 1 << 10, payload_limit, "from 1 KiB to 8 MiB"),
+            (
+                "tandem.payload_bytes_max",
+                section.payload_bytes_max,
+                1 << 10,
+                payload_limit,
+                "from 1 KiB to 8 MiB",
+            ),
             ("tandem.timing.delta_ms", timing.delta_ms, 1, 60_000, "from 1 to 60000"),
             ("tandem.timing.block_interval_ms", timing.block_interval_ms, 0, 600_000, "from 0 to 600000"),
             (
@@ -188,7 +197,13 @@ impl Genesis {
             ),
             ("tandem.timing.work_ms", timing.work_ms, 1, 600_000, "from 1 to 600000"),
             ("tandem.timing.backoff_max", timing.backoff_max.into(), 1, 1000, "from 1 to 1000"),
-            ("tandem.timing.clock_drift_ms_max", timing.clock_drift_ms_max, 1, 86_400_000, "from 1 to 86400000"),
+            (
+                "tandem.timing.clock_drift_ms_max",
+                timing.clock_drift_ms_max,
+                1,
+                86_400_000,
+                "from 1 to 86400000",
+            ),
         ];
         for (field, value, low, high, expected) in ranges {
             if !(low..=high).contains(&value) {
@@ -198,7 +213,8 @@ impl Genesis {
         self.validator_set()?;
         for (index, validator) in section.validators.iter().enumerate() {
             let key = validator.public_key;
-            let holds = VerifyingKey::try_from(key).is_ok_and(|k| k.verify_possession(&validator.proof_of_possession));
+            let holds = VerifyingKey::try_from(key)
+                .is_ok_and(|k| k.verify_possession(&validator.proof_of_possession));
             if !holds {
                 return Err(GenesisError::Possession { index, key });
             }

@@ -20,7 +20,9 @@ pub use certificate::{CertificateError, CommitQc, Qc, Tc, TimeoutGroup};
 pub use crypto::{Domain, PublicKey, Signature, SignatureKind};
 pub use genesis::{Genesis, GenesisError};
 pub use id::{Epoch, Height, LaneId, Stake, ValidatorIndex, View};
-pub use message::{Commit, CommittedBlock, ConsensusMessage, FetchRequest, FetchResponse, Prepare, Proposal, Timeout};
+pub use message::{
+    Commit, CommittedBlock, ConsensusMessage, FetchRequest, FetchResponse, Prepare, Proposal, Timeout,
+};
 pub use validator::{QuorumRule, SignerSet, Validator, ValidatorSet, ValidatorSetError};
 pub use vote::{CommitVote, PrepareVote, ProposalVote, RejectionCode, TimeoutReason, TimeoutVote};
 

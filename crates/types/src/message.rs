@@ -2,7 +2,9 @@
 //! bounded by [`crate::limits::MESSAGE_BYTES_MAX`] before a decoder sees the bytes.
 
 use crate::vote::Signed;
-use crate::{B256, Block, CommitQc, CommitVote, Epoch, Height, PrepareVote, ProposalVote, Qc, Tc, TimeoutVote};
+use crate::{
+    B256, Block, CommitQc, CommitVote, Epoch, Height, PrepareVote, ProposalVote, Qc, Tc, TimeoutVote,
+};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// A signed prepare vote.
@@ -70,9 +72,10 @@ impl ConsensusMessage {
     /// Epoch the message belongs to.
     pub fn epoch(&self) -> Epoch {
         match self {
-            Self::Proposal(epoch, _) | Self::Prepare(epoch, _) | Self::Commit(epoch, _) | Self::Timeout(epoch, _) => {
-                *epoch
-            }
+            Self::Proposal(epoch, _)
+            | Self::Prepare(epoch, _)
+            | Self::Commit(epoch, _)
+            | Self::Timeout(epoch, _) => *epoch,
             Self::Qc(qc) => qc.epoch,
             Self::Tc(tc) => tc.epoch,
             Self::CommitQc(qc) => qc.epoch,

@@ -97,12 +97,20 @@ pub struct ValidatorSet {
 
 impl ValidatorSet {
     /// Checks and freezes a set. Proofs of possession are checked where validators register (genesis, staking).
-    pub fn new(epoch: Epoch, validators: Vec<Validator>, rule: QuorumRule) -> Result<Self, ValidatorSetError> {
+    pub fn new(
+        epoch: Epoch,
+        validators: Vec<Validator>,
+        rule: QuorumRule,
+    ) -> Result<Self, ValidatorSetError> {
         Self::with_keys(epoch, validators, rule, VerifyingKey::try_from)
     }
 
     /// The same with stand-in keys, for simulations only.
-    pub fn simulated(epoch: Epoch, validators: Vec<Validator>, rule: QuorumRule) -> Result<Self, ValidatorSetError> {
+    pub fn simulated(
+        epoch: Epoch,
+        validators: Vec<Validator>,
+        rule: QuorumRule,
+    ) -> Result<Self, ValidatorSetError> {
         Self::with_keys(epoch, validators, rule, |key| Ok(VerifyingKey::simulated(key)))
     }
 
@@ -113,7 +121,8 @@ impl ValidatorSet {
         to_key: impl Fn(PublicKey) -> Result<VerifyingKey, crypto::BlsError>,
     ) -> Result<Self, ValidatorSetError> {
         let QuorumRule { numerator, denominator } = rule;
-        if numerator == 0 || numerator > denominator || u16::from(numerator) * 3 < u16::from(denominator) * 2 {
+        if numerator == 0 || numerator > denominator || u16::from(numerator) * 3 < u16::from(denominator) * 2
+        {
             return Err(ValidatorSetError::BadQuorum { numerator, denominator });
         }
         if validators.is_empty() {
@@ -123,7 +132,8 @@ impl ValidatorSet {
             return Err(ValidatorSetError::TooMany { count: validators.len() });
         }
         let (mut keys, mut total) = (Vec::with_capacity(validators.len()), 0u128);
-        let (mut seen_keys, mut seen_addresses) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+        let (mut seen_keys, mut seen_addresses) =
+            (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
         for (index, validator) in validators.iter().enumerate() {
             if validator.stake == Stake::ZERO {
                 return Err(ValidatorSetError::NoStake { index });
@@ -132,17 +142,17 @@ impl ValidatorSet {
                 .checked_add(validator.stake.get())
                 .filter(|sum| *sum <= TOTAL_STAKE_MAX)
                 .ok_or(ValidatorSetError::TooMuchStake)?;
-            let earlier =
-                seen_keys.insert(validator.public_key, index).or(seen_addresses.insert(validator.address, index));
+            let earlier = seen_keys
+                .insert(validator.public_key, index)
+                .or(seen_addresses.insert(validator.address, index));
             if let Some(first) = earlier {
                 return Err(ValidatorSetError::Duplicate { first, second: index });
             }
-            keys.push(to_key(validator.public_key).map_err(|source| ValidatorSetError::BadKey { index, source })?);
+            keys.push(
+                to_key(validator.public_key).map_err(|source| ValidatorSetError::BadKey { index, source })?,
+            );
         }
-        let id = tagged_hash(
-            "tandem v1 validator set",
-            &[&crate::encode(&(epoch, &validators, rule))],
-        );
+        let id = tagged_hash("tandem v1 validator set", &[&crate::encode(&(epoch, &validators, rule))]);
         Ok(Self { epoch, validators, keys, total: Stake::new(total), rule, id })
     }
 
@@ -302,9 +312,13 @@ mod tests {
 
     #[test]
     fn quorum_and_amplify_are_ceilings_of_two_and_one_third_of_stake() {
-        for (stakes, quorum, amplify) in
-            [(&[1, 1, 1, 1][..], 3, 2), (&[1, 1, 1], 2, 1), (&[4, 1, 1, 1], 5, 3), (&[34, 33, 33], 67, 34), (&[1], 1, 1)]
-        {
+        for (stakes, quorum, amplify) in [
+            (&[1, 1, 1, 1][..], 3, 2),
+            (&[1, 1, 1], 2, 1),
+            (&[4, 1, 1, 1], 5, 3),
+            (&[34, 33, 33], 67, 34),
+            (&[1], 1, 1),
+        ] {
             let set = set(stakes);
             assert_eq!((set.quorum().get(), set.amplify().get()), (quorum, amplify), "{stakes:?}");
         }
@@ -314,7 +328,8 @@ mod tests {
     fn the_largest_total_stake_does_not_overflow() {
         let set = set(&[TOTAL_STAKE_MAX - 1, 1]);
         assert_eq!(set.quorum().get(), (TOTAL_STAKE_MAX * 2).div_ceil(3));
-        let over = set.validators.iter().cloned().map(|v| Validator { stake: Stake::new(TOTAL_STAKE_MAX), ..v });
+        let over =
+            set.validators.iter().cloned().map(|v| Validator { stake: Stake::new(TOTAL_STAKE_MAX), ..v });
         let refused = ValidatorSet::new(Epoch::ZERO, over.collect(), QuorumRule::default());
         assert_eq!(refused, Err(ValidatorSetError::TooMuchStake));
     }

@@ -1,0 +1,141 @@
+//! What a [`crate::Replica`] wants done, in order: requests that need no durability, records to persist, and
+//! messages that may leave only after them. The messages are sealed: the only way to get at them is to give the
+//! records to a disk (C-7).
+
+use crate::disk::{Disk, DiskError, Durable, Record};
+use std::sync::Arc;
+use types::engine::{Forkchoice, PayloadRequest};
+use types::{B256, Block, CommitQc, ConsensusMessage, FetchRequest, Height, ValidatorIndex, View};
+
+/// Work that may start before anything is durable: it reveals no signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Answer with [`crate::EngineReply::Pending`] as soon as a transaction can be included on top of `parent_hash`,
+    /// or after the wait.
+    AwaitTransactions {
+        /// Comes back in the answer.
+        id: u64,
+        /// Block to build on.
+        parent_hash: B256,
+        /// Longest wait in milliseconds.
+        wait_ms_max: u64,
+    },
+    /// Build a payload.
+    Build {
+        /// Comes back in the answer.
+        id: u64,
+        /// What to build.
+        request: Box<PayloadRequest>,
+    },
+    /// Execute and judge a block.
+    NewPayload {
+        /// Its hash.
+        block_hash: B256,
+        /// The block.
+        block: Arc<Block>,
+    },
+    /// Ask the executor for its durable head; answered by [`crate::EngineReply::Up`] or `Down`.
+    FinalizedState,
+    /// Ask a validator for blocks.
+    Fetch {
+        /// Comes back in the answer.
+        id: u64,
+        /// Whom to ask.
+        peer: ValidatorIndex,
+        /// What for.
+        request: FetchRequest,
+    },
+}
+
+/// What may happen only after the records are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outbound {
+    /// Send to one validator.
+    Send(ValidatorIndex, ConsensusMessage),
+    /// Send to all other validators.
+    Broadcast(ConsensusMessage),
+    /// Make a block final in the executor (C-5.3).
+    Finalize(Forkchoice),
+    /// Tell the operator and the feeds.
+    Event(Event),
+}
+
+/// Things worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A height became final: certified, executed and durable in the executor.
+    Finalized {
+        /// The block.
+        block: Arc<Block>,
+        /// Its hash.
+        block_hash: B256,
+        /// Its own commit certificate, if it has one.
+        commit: Option<CommitQc>,
+    },
+    /// A view was entered.
+    View {
+        /// Which.
+        view: View,
+        /// The proposer that let the view before expire, when it did.
+        missed: Option<ValidatorIndex>,
+    },
+    /// A validator broke the rules.
+    Misbehaviour {
+        /// Who.
+        validator: ValidatorIndex,
+        /// How.
+        what: String,
+    },
+    /// A proposed block was refused.
+    Rejected {
+        /// Its height.
+        height: Height,
+        /// Its hash.
+        block_hash: B256,
+        /// Why.
+        reason: String,
+    },
+    /// Something no honest minority can cause; signing has stopped.
+    Alarm(String),
+}
+
+/// A batch of things to do.
+#[derive(Debug, Default)]
+#[must_use = "requests must be started and records persisted"]
+pub struct Ready {
+    requests: Vec<Request>,
+    records: Vec<Record>,
+    sealed: Vec<Outbound>,
+}
+
+impl Ready {
+    pub(crate) fn request(&mut self, request: Request) {
+        self.requests.push(request);
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    pub(crate) fn outbound(&mut self, outbound: Outbound) {
+        self.sealed.push(outbound);
+    }
+
+    /// Takes the requests out; start them before persisting, they run meanwhile.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// What will be persisted.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Makes the records durable and releases what waited for that.
+    pub fn persist(self, disk: &mut impl Disk) -> Result<Vec<Outbound>, DiskError> {
+        if !self.records.is_empty() {
+            let Durable { .. } = disk.persist(&self.records)?;
+        }
+        Ok(self.sealed)
+    }
+}

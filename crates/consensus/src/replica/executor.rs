@@ -1,0 +1,349 @@
+//! The executor's leash (C-5.3): replaying what it missed, giving it blocks in order, making blocks final. Fail
+//! closed: without a live executor at the chain's height nothing is voted on.
+
+use super::{EngineReply, Now, Replica};
+use crate::disk::{Disk, DiskError, Record};
+use crate::ready::{Event, Outbound, Request};
+use crate::tree::Verdict;
+use types::engine::{EngineError, FinalizedState, Forkchoice, PayloadStatus};
+use types::{B256, Height, RejectionCode};
+
+/// Pause before an executor that failed is asked for its state again.
+const RETRY_MS: u64 = 200;
+/// Blocks replayed between two calls that make them final.
+const REPLAY_BATCH: u64 = 32;
+
+/// What is known of the executor.
+#[derive(Debug)]
+pub(super) struct Executor {
+    state: State,
+    /// A call that makes this block final is under way.
+    finalizing: Option<B256>,
+    /// When to ask a failed executor again.
+    retry_ms: Option<u64>,
+    /// Why the last call failed, until one succeeds.
+    last_error: Option<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    Down(String),
+    /// Giving it finalized blocks it lacks.
+    Replaying {
+        next: Height,
+        block_hash: B256,
+        durable: Height,
+    },
+    Up(FinalizedState),
+}
+
+impl Default for Executor {
+    fn default() -> Self {
+        let state = State::Down("not connected yet".into());
+        Self { state, finalizing: None, retry_ms: None, last_error: None }
+    }
+}
+
+impl Executor {
+    /// Its durable head, when it is there and not behind.
+    pub(super) fn up(&self) -> Option<FinalizedState> {
+        match &self.state {
+            State::Up(head) => Some(*head),
+            State::Down(_) | State::Replaying { .. } => None,
+        }
+    }
+
+    pub(super) fn down_reason(&self) -> Option<String> {
+        match &self.state {
+            State::Down(reason) => Some(reason.clone()),
+            State::Replaying { next, .. } => Some(format!("replaying block {next} to the executor")),
+            State::Up(_) => None,
+        }
+    }
+
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.retry_ms
+    }
+}
+
+impl Replica {
+    pub(super) fn on_engine(
+        &mut self,
+        now: Now,
+        reply: EngineReply,
+        disk: &impl Disk,
+    ) -> Result<(), DiskError> {
+        match reply {
+            EngineReply::Up(head) => return self.on_engine_up(now, head, disk),
+            EngineReply::Down(reason) => {
+                self.engine_lost(reason);
+                self.executor.retry_ms = Some(now.mono_ms.saturating_add(RETRY_MS));
+            }
+            EngineReply::Pending { id, result } => self.on_pending(id, result),
+            EngineReply::Built { id, result } => self.on_built(now, id, result),
+            EngineReply::Judged { block_hash, result } => {
+                return self.on_judged(now, block_hash, result, disk);
+            }
+            EngineReply::Finalized { block_hash, result } => self.on_finalized(now, block_hash, result),
+        }
+        Ok(())
+    }
+
+    fn engine_lost(&mut self, reason: String) {
+        self.executor.state = State::Down(reason);
+        self.executor.finalizing = None;
+        self.executor.retry_ms = None;
+        self.tree.forget_execution();
+        let by_timeout = self.safety.state().entered_by.is_some();
+        // Whatever was being built is lost with the executor; start the view's lead afresh when it is back, unless
+        // the proposal is out already.
+        if self.own_proposal(self.view()).is_none() && self.leader.is_some() {
+            let now = Now { mono_ms: self.pacemaker.entered_ms, wall_ms: 0 };
+            self.start_leading(now, by_timeout);
+        }
+    }
+
+    /// A call failed in a way only the executor's state can explain: look at it again after a pause.
+    fn engine_failed(&mut self, now: Now, error: &EngineError) {
+        self.engine_lost(error.to_string());
+        self.executor.last_error = Some(error.to_string());
+        self.executor.retry_ms = Some(now.mono_ms.saturating_add(RETRY_MS));
+    }
+
+    /// The executor is there (again). If it lacks finalized blocks they are replayed from the own store; if it is
+    /// ahead, its extra blocks must be the ones a stored commit certificate proves.
+    fn on_engine_up(&mut self, now: Now, head: FinalizedState, disk: &impl Disk) -> Result<(), DiskError> {
+        self.engine_lost("starting".into());
+        let root = self.tree.root();
+        if head.height < root.height {
+            self.executor.state =
+                State::Replaying { next: head.height.next(), block_hash: B256::ZERO, durable: head.height };
+            return self.replay(now, disk);
+        }
+        if head.height == root.height && head.block_hash != root.hash {
+            self.halt(format!(
+                "the executor holds block {} at final height {}, consensus holds {}",
+                head.block_hash, head.height, root.hash
+            ));
+            return Ok(());
+        }
+        self.executor.state = State::Up(head);
+        self.executor.last_error = None;
+        Ok(())
+    }
+
+    fn replay(&mut self, now: Now, disk: &impl Disk) -> Result<(), DiskError> {
+        let State::Replaying { next, block_hash, .. } = &mut self.executor.state else { return Ok(()) };
+        match disk.finalized(*next)? {
+            Some(stored) => {
+                *block_hash = stored.block.header.hash();
+                let block = std::sync::Arc::new(stored.block);
+                self.ready.request(Request::NewPayload { block_hash: *block_hash, block });
+            }
+            None => {
+                let reason = format!("the executor needs block {next}, which the block store lacks");
+                self.engine_failed(now, &EngineError::Internal(reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_judged(
+        &mut self,
+        now: Now,
+        block_hash: B256,
+        result: Result<PayloadStatus, EngineError>,
+        disk: &impl Disk,
+    ) -> Result<(), DiskError> {
+        match &self.executor.state {
+            State::Down(_) => return Ok(()),
+            State::Replaying { block_hash: asked, .. } => {
+                return if *asked == block_hash { self.on_replayed(now, result, disk) } else { Ok(()) };
+            }
+            State::Up(_) => {}
+        }
+        let Some(node) = self.tree.get(&block_hash).filter(|node| node.verdict == Verdict::Executing) else {
+            return Ok(());
+        };
+        let (header, height) = (&node.block.header, node.block.header.height);
+        let refusal = match result {
+            Ok(PayloadStatus::Valid { state_hash, receipts_hash, .. }) => {
+                if state_hash != header.state_hash {
+                    let reason = format!("state hash {} in the header, {state_hash} here", header.state_hash);
+                    Some((RejectionCode::StateHashMismatch, reason))
+                } else if receipts_hash != header.receipts_hash {
+                    let reason =
+                        format!("receipts hash {} in the header, {receipts_hash} here", header.receipts_hash);
+                    Some((RejectionCode::ReceiptsHashMismatch, reason))
+                } else {
+                    None
+                }
+            }
+            Ok(PayloadStatus::Invalid { code, reason }) => Some((code, reason)),
+            // It lacks the parent although this node thinks otherwise: look at its state again.
+            Ok(PayloadStatus::Syncing) => {
+                self.engine_failed(now, &EngineError::UnknownBlock(header.parent_hash));
+                return Ok(());
+            }
+            Err(error) => {
+                self.engine_failed(now, &error);
+                return Ok(());
+            }
+        };
+        match refusal {
+            None => self.tree.judge(&block_hash, Verdict::Valid),
+            Some((code, reason)) => self.refuse(height, block_hash, code, reason),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, height: Height, block_hash: B256, code: RejectionCode, reason: String) {
+        self.tree.judge(&block_hash, Verdict::Invalid(code));
+        self.event(Event::Rejected { height, block_hash, reason });
+    }
+
+    /// One replayed block was executed: make it final in batches, then the next one.
+    fn on_replayed(
+        &mut self,
+        now: Now,
+        result: Result<PayloadStatus, EngineError>,
+        disk: &impl Disk,
+    ) -> Result<(), DiskError> {
+        let State::Replaying { next, block_hash, durable } = &mut self.executor.state else { return Ok(()) };
+        match result {
+            Ok(PayloadStatus::Valid { .. }) => {
+                let (done, hash) = (*next, *block_hash);
+                let last = done == self.tree.root().height;
+                if last || done.get() - durable.get() >= REPLAY_BATCH {
+                    self.executor.finalizing = Some(hash);
+                    self.ready.outbound(Outbound::Finalize(Forkchoice {
+                        head: hash,
+                        safe: hash,
+                        finalized: hash,
+                    }));
+                    return Ok(());
+                }
+                *next = done.next();
+                self.replay(now, disk)
+            }
+            Ok(PayloadStatus::Invalid { code, reason }) => {
+                let message = format!("the executor refuses final block {next} ({code:?}): {reason}");
+                self.halt(message);
+                Ok(())
+            }
+            Ok(PayloadStatus::Syncing) => {
+                let error = EngineError::UnknownBlock(*block_hash);
+                self.engine_failed(now, &error);
+                Ok(())
+            }
+            Err(error) => {
+                self.engine_failed(now, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_finalized(&mut self, now: Now, block_hash: B256, result: Result<FinalizedState, EngineError>) {
+        if self.executor.finalizing != Some(block_hash) {
+            return;
+        }
+        self.executor.finalizing = None;
+        let head = match result {
+            Ok(head) => head,
+            Err(error) => return self.engine_failed(now, &error),
+        };
+        self.executor.last_error = None;
+        match &mut self.executor.state {
+            State::Down(_) => {}
+            State::Replaying { next, durable, .. } => {
+                if head.height >= self.tree.root().height {
+                    self.executor.state = State::Up(head);
+                } else {
+                    // Replay goes on from `drive_executor`.
+                    (*durable, *next) = (head.height, head.height.next());
+                    self.executor.retry_ms = Some(now.mono_ms);
+                }
+            }
+            State::Up(durable) => {
+                *durable = head;
+                self.advance_root(&block_hash);
+            }
+        }
+    }
+
+    /// The executor holds `block_hash` durably: now, and only now, the heights up to it are final here.
+    fn advance_root(&mut self, block_hash: &B256) {
+        let Ok(path) = self.tree.path(block_hash) else { return };
+        for block in path {
+            let (hash, height) = (block.header.hash(), block.header.height);
+            self.ready.record(Record::Finalized { height, block_hash: hash });
+            self.tree.finalize(&hash);
+            let commit = self.commit_qcs.remove(&height).filter(|qc| qc.vote.block_hash == hash);
+            self.event(Event::Finalized { block, block_hash: hash, commit });
+        }
+        self.commit_qcs = self.commit_qcs.split_off(&self.tree.root().height.next());
+    }
+
+    /// Gives the executor every block whose parent it has.
+    pub(super) fn drive_executor(&mut self, now: Now, disk: &impl Disk) -> Result<(), DiskError> {
+        if self.executor.retry_ms.is_some_and(|at| now.mono_ms >= at) {
+            self.executor.retry_ms = None;
+            match self.executor.state {
+                State::Down(_) => self.ready.request(Request::FinalizedState),
+                State::Replaying { .. } => self.replay(now, disk)?,
+                State::Up(_) => {}
+            }
+        }
+        if self.executor.up().is_none() {
+            return Ok(());
+        }
+        // A refused block makes its children refusable in the same step, hence the loop; each pass judges or asks
+        // for every block it lists, so it ends.
+        loop {
+            let executable = self.tree.executable();
+            if executable.is_empty() {
+                return Ok(());
+            }
+            for block_hash in executable {
+                let Some(block) = self.tree.get(&block_hash).map(|node| node.block.clone()) else { continue };
+                match self.check_against_parent(&block) {
+                    Ok(()) => {
+                        self.tree.judge(&block_hash, Verdict::Executing);
+                        self.ready.request(Request::NewPayload { block_hash, block });
+                    }
+                    Err((code, reason)) => self.refuse(block.header.height, block_hash, code, reason),
+                }
+            }
+        }
+    }
+
+    /// Makes the highest block final that is proven so and executed here (C-5.3).
+    pub(super) fn try_finalize(&mut self) {
+        let Some(durable) = self.executor.up() else { return };
+        if self.executor.finalizing.is_some() || self.halted.is_some() {
+            return;
+        }
+        let Some(proven) = self.proven_path() else { return };
+        let executed = proven.iter().take_while(|(_, verdict)| *verdict == Verdict::Valid);
+        let Some((finalized, _)) = executed.last() else { return };
+        // Never ask the executor to go back: it may hold more than this node had recorded when it stopped.
+        let height = self.tree.get(finalized).map_or(Height::ZERO, |node| node.block.header.height);
+        if height < durable.height {
+            return;
+        }
+        let finalized = *finalized;
+        let high = self.high().block_hash;
+        let descends = self.tree.get(&high).is_some_and(|node| node.verdict == Verdict::Valid)
+            && self
+                .tree
+                .path(&high)
+                .is_ok_and(|path| path.iter().any(|block| block.header.hash() == finalized));
+        let head = if descends { high } else { finalized };
+        self.executor.finalizing = Some(finalized);
+        self.ready.outbound(Outbound::Finalize(Forkchoice { head, safe: head, finalized }));
+    }
+}

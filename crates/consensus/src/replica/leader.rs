@@ -1,0 +1,285 @@
+//! Proposing: the wait after a failed view, pacing, building, sending (C-6.3, C-6.7).
+
+use super::{Now, Replica};
+use crate::disk::Record;
+use crate::ready::Request;
+use crate::tree::Verdict;
+use std::sync::Arc;
+use types::block::{Block, Checkpoint, Header, Justify, SystemInputs, randao_mix};
+use types::engine::{BuiltPayload, EngineError, PayloadRequest};
+use types::{B256, ConsensusMessage, Proposal, Qc, Signature, View};
+
+/// Pause before a failed executor request is made again.
+const RETRY_MS: u64 = 100;
+
+/// The proposer's work in one view.
+#[derive(Debug)]
+pub(super) struct Leading {
+    view: View,
+    by_timeout: bool,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Waiting for certificates others may hold, until then (C-6.3).
+    Waiting { until_ms: u64 },
+    /// Waiting before a failed executor request is made again.
+    Retrying { until_ms: u64 },
+    /// Pacing, on this parent.
+    Pacing(Pacing),
+    /// The executor builds.
+    Building { id: u64, parent: B256, inputs: SystemInputs, reveal: Signature, timestamp_ms: u64 },
+    /// Sent.
+    Proposed(Box<Proposal>),
+    /// The signer refuses: this node proposed in the view before a restart (C-7), or gave it up.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Pacing {
+    parent: B256,
+    /// Not before: the least block interval.
+    earliest_ms: u64,
+    /// Not later, even with nothing to include.
+    empty_ms: u64,
+    /// Request that tells of transactions.
+    asked: Option<u64>,
+    pending: bool,
+}
+
+impl Replica {
+    pub(super) fn start_leading(&mut self, now: Now, by_timeout: bool) {
+        let view = self.view();
+        self.leader = (self.index() == Some(self.proposer(view))).then(|| Leading {
+            view,
+            by_timeout,
+            stage: Stage::Waiting { until_ms: now.mono_ms.saturating_add(2 * self.settings.timing.delta_ms) },
+        });
+    }
+
+    pub(super) fn leader_deadline(&self) -> Option<u64> {
+        match &self.leader.as_ref()?.stage {
+            Stage::Waiting { until_ms } | Stage::Retrying { until_ms } => Some(*until_ms),
+            Stage::Pacing(pacing) if pacing.pending => Some(pacing.earliest_ms),
+            Stage::Pacing(pacing) => Some(pacing.empty_ms),
+            Stage::Building { .. } | Stage::Proposed(_) | Stage::Refused => None,
+        }
+        .filter(|_| self.ready_to_lead())
+    }
+
+    pub(super) fn own_proposal(&self, view: View) -> Option<Proposal> {
+        match &self.leader.as_ref().filter(|leading| leading.view == view)?.stage {
+            Stage::Proposed(proposal) => Some((**proposal).clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether a block of this view can be justified, its parent is executed here and the executor answers.
+    fn ready_to_lead(&self) -> bool {
+        let parent = self.tree.parent_info(&self.high().block_hash);
+        let justified = self.high().view.next() == self.view() || self.safety.state().entered_by.is_some();
+        justified
+            && self.halted.is_none()
+            && self.executor.up().is_some()
+            && parent.is_some_and(|p| p.executed)
+    }
+
+    pub(super) fn drive_leader(&mut self, now: Now) {
+        let Some(mut leading) = self.leader.take() else { return };
+        if leading.view == self.view() && self.ready_to_lead() {
+            self.drive_stage(now, &mut leading);
+        }
+        // Proposing can enter the next view (a lone validator certifies its own block); a new lead stays.
+        if self.leader.is_none() && leading.view == self.view() {
+            self.leader = Some(leading);
+        }
+    }
+
+    fn drive_stage(&mut self, now: Now, leading: &mut Leading) {
+        let go = match leading.stage {
+            Stage::Waiting { until_ms } => now.mono_ms >= until_ms || self.may_lead_at_once(leading.view),
+            Stage::Retrying { until_ms } => now.mono_ms >= until_ms,
+            _ => false,
+        };
+        if go {
+            leading.stage = Stage::Pacing(self.pace(now, leading.by_timeout));
+        }
+        if let Stage::Pacing(pacing) = &mut leading.stage {
+            // A certificate that arrived late moves the parent.
+            if pacing.parent != self.high().block_hash {
+                *pacing = self.pace(now, leading.by_timeout);
+            }
+            if now.mono_ms >= pacing.empty_ms || (pacing.pending && now.mono_ms >= pacing.earliest_ms) {
+                leading.stage = self.build(now, leading.view);
+            } else if pacing.asked.is_none() {
+                let id = self.fresh_id();
+                pacing.asked = Some(id);
+                let wait_ms_max = pacing.empty_ms.saturating_sub(now.mono_ms);
+                self.ready.request(Request::AwaitTransactions {
+                    id,
+                    parent_hash: pacing.parent,
+                    wait_ms_max,
+                });
+            }
+        }
+    }
+
+    /// Whether no higher certificate can exist that this leader lacks (C-6.3): it holds the certificate of the view
+    /// before; or nobody in the timeout certificate prepared above what it holds; or all stake reported.
+    fn may_lead_at_once(&self, view: View) -> bool {
+        let high = self.high().view;
+        if high.next() >= view {
+            return true;
+        }
+        let Some(tc) = self.safety.state().entered_by.as_ref() else { return false };
+        let prepared = tc.groups.iter().map(|group| group.last_prepared_view).max().unwrap_or(View::ZERO);
+        // Reports of all stake: every certificate an honest validator is locked on has been seen.
+        let all = self.timeouts.stake_at(&self.set, tc.view) == self.set.total();
+        high >= prepared || all
+    }
+
+    /// Pace by the parent's timestamp, never by more than the interval itself, so that a skewed clock cannot stall
+    /// the chain. After a timeout certificate an empty block need not wait.
+    fn pace(&self, now: Now, by_timeout: bool) -> Pacing {
+        let timing = &self.settings.timing;
+        let parent = self.high().block_hash;
+        let parent_ms = self.tree.parent_info(&parent).map_or(now.wall_ms, |p| p.timestamp_ms);
+        let after = |interval: u64| {
+            let left = parent_ms.saturating_add(interval).saturating_sub(now.wall_ms).min(interval);
+            now.mono_ms.saturating_add(left)
+        };
+        let earliest_ms = after(timing.block_interval_ms);
+        // The first block of a chain does not wait either: there is no block before it to pace by.
+        let at_once = by_timeout || self.tree.root().height.get() == 0 && self.high().view == View::ZERO;
+        let empty_ms = if at_once { earliest_ms } else { after(timing.empty_block_interval_ms) };
+        Pacing { parent, earliest_ms, empty_ms, asked: None, pending: false }
+    }
+
+    fn build(&mut self, now: Now, view: View) -> Stage {
+        let high = self.high();
+        let retry = Stage::Retrying { until_ms: now.mono_ms.saturating_add(RETRY_MS) };
+        let (Some(parent), Ok(reveal)) = (self.tree.parent_info(&high.block_hash), self.safety.reveal(view))
+        else {
+            return retry;
+        };
+        let Some(proposer) = self.index() else { return retry };
+        let inputs =
+            SystemInputs { randao_mix: randao_mix(parent.randao_mix, &reveal), ..SystemInputs::default() };
+        let timestamp_ms = now.wall_ms.max(parent.timestamp_ms);
+        let id = self.fresh_id();
+        let request = Box::new(PayloadRequest {
+            parent_hash: high.block_hash,
+            height: parent.height.next(),
+            view,
+            timestamp_ms,
+            proposer,
+            fee_recipient: self.settings.fee_recipient,
+            limits: self.settings.limits,
+            system_inputs: inputs.clone(),
+        });
+        self.ready.request(Request::Build { id, request });
+        Stage::Building { id, parent: high.block_hash, inputs, reveal, timestamp_ms }
+    }
+
+    pub(super) fn on_pending(&mut self, id: u64, result: Result<bool, EngineError>) {
+        if let Some(Leading { stage: Stage::Pacing(pacing), .. }) = &mut self.leader
+            && pacing.asked == Some(id)
+        {
+            match result {
+                Ok(pending) => pacing.pending |= pending,
+                Err(_) => pacing.pending = false,
+            }
+        }
+    }
+
+    pub(super) fn on_built(&mut self, now: Now, id: u64, result: Result<BuiltPayload, EngineError>) {
+        let Some(mut leading) = self.leader.take() else { return };
+        if let Stage::Building { id: asked, parent, inputs, reveal, timestamp_ms } = &leading.stage
+            && *asked == id
+        {
+            let current = leading.view == self.view() && self.high().block_hash == *parent;
+            leading.stage = match result {
+                Ok(built) if current => {
+                    let header =
+                        self.header(leading.view, built_into(&built), inputs, *reveal, *timestamp_ms);
+                    let block = Block { header, system_inputs: inputs.clone(), payload: built.payload };
+                    self.propose(leading.view, block)
+                }
+                // A failed build is tried again after a pause; one on an old parent at once.
+                Ok(_) => Stage::Retrying { until_ms: now.mono_ms },
+                Err(_) => Stage::Retrying { until_ms: now.mono_ms.saturating_add(RETRY_MS) },
+            };
+        }
+        self.leader = Some(leading);
+    }
+
+    fn header(
+        &self,
+        view: View,
+        (payload_commitment, state_hash, receipts_hash): (B256, B256, B256),
+        inputs: &SystemInputs,
+        randao_reveal: Signature,
+        timestamp_ms: u64,
+    ) -> Header {
+        let high = self.high();
+        let justify = match &self.safety.state().high_qc {
+            Some(qc) => Justify::Prepare(qc.clone()),
+            None => Justify::Genesis,
+        };
+        let skipped = high.view.next() != view;
+        Header {
+            chain_id: self.settings.chain_id,
+            epoch: self.epoch(),
+            epoch_start_height: super::proposals::FIRST_HEIGHT,
+            height: high.height.next(),
+            view,
+            parent_hash: high.block_hash,
+            timestamp_ms,
+            proposer: self.proposer(view),
+            fee_recipient: self.settings.fee_recipient,
+            validator_set_id: self.set.id(),
+            payload_commitment,
+            state_hash,
+            receipts_hash,
+            checkpoint: Checkpoint::default(),
+            randao_reveal,
+            justify,
+            timeout: self.safety.state().entered_by.clone().filter(|_| skipped),
+            last_commit: self.commit_head.clone().filter(|commit| commit.vote.view <= high.view),
+            system_inputs_hash: inputs.hash(),
+        }
+    }
+
+    /// Signs and sends the block; the own executor judges it like everybody's (fail closed).
+    fn propose(&mut self, view: View, block: Block) -> Stage {
+        let hash = block.header.hash();
+        let Ok(signed) = self.safety.propose(view, hash) else {
+            return Stage::Refused;
+        };
+        self.sign_state_changed = true;
+        if let Some(qc) = justification(&block.header) {
+            self.verified.note(qc);
+        }
+        let shared = Arc::new(block.clone());
+        if self.tree.insert(hash, shared.clone()) {
+            self.ready.record(Record::Block(shared));
+            self.tree.judge(&hash, Verdict::Waiting);
+        }
+        self.proposed.insert(view, hash);
+        let proposal = Proposal { signed, block, again: None };
+        self.broadcast(ConsensusMessage::Proposal(self.epoch(), Box::new(proposal.clone())));
+        Stage::Proposed(Box::new(proposal))
+    }
+}
+
+fn built_into(built: &BuiltPayload) -> (B256, B256, B256) {
+    (built.commitment, built.state_hash, built.receipts_hash)
+}
+
+fn justification(header: &Header) -> Option<&Qc> {
+    match &header.justify {
+        Justify::Prepare(qc) => Some(qc),
+        Justify::Genesis | Justify::EpochBoundary(_) => None,
+    }
+}

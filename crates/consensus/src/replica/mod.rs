@@ -1,0 +1,539 @@
+//! One validator (or follower) as a state machine: the BFT rules, the pacemaker, the executor's leash and catching
+//! up, without IO.
+//!
+//! Call order: [`Replica::new`] with what the disk recovered; then, for every event, [`Replica::handle`], start the
+//! requests of the returned [`Ready`], persist it, send what that releases; call `handle` with [`Input::Tick`] when
+//! [`Replica::deadline`] has passed. Getters never change anything.
+//!
+//! # Invariants
+//! - Views, the finalized height and the highest known commit certificate never move back.
+//! - Nothing unverified is stored: certificates are checked before they are learnt, blocks before they enter the tree.
+//! - Every collection is bounded by the validator set, a window of views, or [`crate::tree::NODES_MAX`].
+
+mod catchup;
+mod executor;
+mod leader;
+mod pacemaker;
+mod proposals;
+mod status;
+mod votes;
+
+#[cfg(test)]
+mod tests;
+
+use crate::disk::{Disk, DiskError, Record, Recovered};
+use crate::ready::{Event, Outbound, Ready};
+use crate::safety::Safety;
+use crate::tally::{TimeoutBook, VoteBook};
+use crate::tree::{BlockTree, Root};
+use crypto::{SecretKey, tagged_hash};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use types::engine::{BuiltPayload, EngineError, FinalizedState, PayloadLimits, PayloadStatus};
+use types::genesis::Timing;
+use types::{
+    Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, FetchResponse, Genesis, Height,
+    PrepareVote, Qc, ValidatorIndex, ValidatorSet, View,
+};
+
+pub use status::{Decision, DecisionStatus, StallReason, Status};
+
+/// Views behind the current one for which votes are still counted: finality of the last views.
+const VIEWS_BEHIND_MAX: u64 = 8;
+/// Views ahead of the current one for which votes are kept.
+const VIEWS_AHEAD_MAX: u64 = 16;
+/// Verified certificates remembered so that the same bytes are checked once.
+const VERIFIED_MAX: usize = 256;
+/// Passes of [`Replica::advance`] per input; a lone validator moves a few views in one.
+const ADVANCE_PASSES_MAX: usize = 8;
+/// Prepare certificates kept by view.
+const QCS_MAX: usize = 64;
+
+/// Time, given by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on a clock that never goes back. Drives every timer.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970. Only stamps proposals and bounds theirs.
+    pub wall_ms: u64,
+}
+
+/// What a replica is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Hash of block 0.
+    pub genesis_hash: B256,
+    /// Timestamp of block 0 in milliseconds.
+    pub genesis_timestamp_ms: u64,
+    /// Seed of the proposer draw and of the RANDAO chain.
+    pub seed: B256,
+    /// Who votes.
+    pub validators: Arc<ValidatorSet>,
+    /// Pace and timers.
+    pub timing: Timing,
+    /// Limits of a payload.
+    pub limits: PayloadLimits,
+    /// Consensus key, for validators.
+    pub key: Option<SecretKey>,
+    /// Account that earns the fees of own blocks.
+    pub fee_recipient: Address,
+}
+
+impl Settings {
+    /// Settings of a chain, for one node of it. `fee_recipient` defaults to the validator's own account.
+    pub fn new(
+        genesis: &Genesis,
+        key: Option<SecretKey>,
+        fee_recipient: Option<Address>,
+    ) -> Result<Self, types::ValidatorSetError> {
+        let validators = Arc::new(genesis.validator_set()?);
+        let own =
+            key.as_ref().and_then(|k| validators.index_of(&k.public_key())).and_then(|i| validators.get(i));
+        Ok(Self {
+            chain_id: genesis.config.chain_id,
+            genesis_hash: genesis.hash(),
+            genesis_timestamp_ms: genesis.timestamp.saturating_mul(1000),
+            seed: genesis.seed(),
+            timing: genesis.tandem.timing,
+            limits: PayloadLimits {
+                bytes: genesis.tandem.payload_bytes_max,
+                gas: genesis.gas_limit,
+                objects: u64::MAX,
+            },
+            fee_recipient: fee_recipient.or(own.map(|v| v.address)).unwrap_or_default(),
+            validators,
+            key,
+        })
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// A message over the authenticated link of a validator.
+    Message {
+        /// Who sent it.
+        from: ValidatorIndex,
+        /// The message.
+        message: ConsensusMessage,
+    },
+    /// The link to a validator is up.
+    Connected(ValidatorIndex),
+    /// The link to a validator is down.
+    Disconnected(ValidatorIndex),
+    /// The executor answered or changed its state.
+    Engine(EngineReply),
+    /// Answer to a [`Request::Fetch`].
+    Fetched {
+        /// Of the request.
+        id: u64,
+        /// What came; `Err` says why nothing did.
+        result: Result<FetchResponse, String>,
+    },
+}
+
+/// What the executor says.
+#[derive(Clone, Debug)]
+pub enum EngineReply {
+    /// It is there, with this durable head. Also after every restart of it.
+    Up(FinalizedState),
+    /// It is not there, for this reason.
+    Down(String),
+    /// Whether a transaction can be included.
+    Pending {
+        /// Of the request.
+        id: u64,
+        /// The answer.
+        result: Result<bool, EngineError>,
+    },
+    /// A payload.
+    Built {
+        /// Of the request.
+        id: u64,
+        /// The answer.
+        result: Result<BuiltPayload, EngineError>,
+    },
+    /// A verdict.
+    Judged {
+        /// Of the block.
+        block_hash: B256,
+        /// The answer.
+        result: Result<PayloadStatus, EngineError>,
+    },
+    /// A block is final and durable in the executor.
+    Finalized {
+        /// The block asked for.
+        block_hash: B256,
+        /// The answer.
+        result: Result<FinalizedState, EngineError>,
+    },
+}
+
+/// Why a replica could not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The disk lacks the block it says is final.
+    #[error(
+        "the store marks height {height} final but lacks block {block_hash}: restore the block log or start with an empty consensus directory and a fresh key"
+    )]
+    MissingFinalized {
+        /// The height.
+        height: Height,
+        /// The block.
+        block_hash: B256,
+    },
+}
+
+/// One validator or follower.
+#[derive(Debug)]
+pub struct Replica {
+    settings: Settings,
+    set: Arc<ValidatorSet>,
+    domain: Domain,
+    safety: Safety,
+    tree: BlockTree,
+    /// Block 0 of the epoch: what links of view 0 start at.
+    epoch_root: (Height, B256),
+
+    prepares: VoteBook<PrepareVote>,
+    commits: VoteBook<CommitVote>,
+    timeouts: TimeoutBook,
+    qcs: BTreeMap<View, Qc>,
+    /// Own commit certificates of blocks above the root, by height.
+    commit_qcs: BTreeMap<Height, CommitQc>,
+    /// The highest commit certificate known.
+    commit_head: Option<CommitQc>,
+    verified: VerifiedCache,
+    /// First block proposed in each view of the window.
+    proposed: BTreeMap<View, B256>,
+
+    pacemaker: pacemaker::Pacemaker,
+    leader: Option<leader::Leading>,
+    executor: executor::Executor,
+    catchup: catchup::CatchUp,
+    connected: BTreeSet<ValidatorIndex>,
+    heard_at_ms: BTreeMap<ValidatorIndex, u64>,
+    /// A certificate to forward unless a commit vote carries it in the same step.
+    forward: Option<Qc>,
+    halted: Option<String>,
+    next_id: u64,
+    sign_state_changed: bool,
+    ready: Ready,
+}
+
+impl Replica {
+    /// A replica that continues where the disk left off.
+    pub fn new(
+        settings: Settings,
+        recovered: Recovered,
+        disk: &impl Disk,
+        now: Now,
+    ) -> Result<Self, StartError> {
+        let set = settings.validators.clone();
+        let genesis = Root {
+            height: Height::ZERO,
+            hash: settings.genesis_hash,
+            timestamp_ms: settings.genesis_timestamp_ms,
+            randao_mix: settings.seed,
+        };
+        let root = match recovered.finalized {
+            None => genesis,
+            Some((height, block_hash)) => {
+                let block =
+                    disk.block(&block_hash)?.ok_or(StartError::MissingFinalized { height, block_hash })?;
+                Root {
+                    height,
+                    hash: block_hash,
+                    timestamp_ms: block.header.timestamp_ms,
+                    randao_mix: block.system_inputs.randao_mix,
+                }
+            }
+        };
+        let domain = Domain {
+            chain_id: settings.chain_id,
+            genesis_hash: settings.genesis_hash,
+            epoch: set.epoch().get(),
+        };
+        let identity =
+            settings.key.clone().and_then(|key| set.index_of(&key.public_key()).map(|index| (index, key)));
+        let safety = Safety::new(identity, domain, recovered.sign_state);
+        let mut replica = Self {
+            epoch_root: (Height::ZERO, settings.genesis_hash),
+            pacemaker: pacemaker::Pacemaker::new(&settings.timing, now.mono_ms),
+            tree: BlockTree::new(root),
+            qcs: safety
+                .state()
+                .high_qc
+                .iter()
+                .chain(&safety.state().lock)
+                .map(|qc| (qc.view(), qc.clone()))
+                .collect(),
+            commit_head: recovered.commit,
+            prepares: VoteBook::default(),
+            commits: VoteBook::default(),
+            timeouts: TimeoutBook::default(),
+            commit_qcs: BTreeMap::new(),
+            verified: VerifiedCache::default(),
+            proposed: BTreeMap::new(),
+            leader: None,
+            executor: executor::Executor::default(),
+            catchup: catchup::CatchUp::default(),
+            connected: BTreeSet::new(),
+            heard_at_ms: BTreeMap::new(),
+            forward: None,
+            halted: None,
+            next_id: 0,
+            sign_state_changed: false,
+            ready: Ready::default(),
+            settings,
+            set,
+            domain,
+            safety,
+        };
+        replica.restore(recovered.blocks, now);
+        Ok(replica)
+    }
+
+    fn restore(&mut self, mut blocks: Vec<Arc<types::Block>>, now: Now) {
+        blocks.sort_by_key(|block| (block.header.height, block.header.view));
+        for block in blocks {
+            let (view, hash) = (block.header.view, block.header.hash());
+            if self.tree.insert(hash, block) && self.in_window(view) {
+                self.proposed.entry(view).or_insert(hash);
+            }
+        }
+        if let Some(commit) = self.commit_head.clone() {
+            self.commit_qcs.insert(commit.vote.height, commit);
+        }
+        let by_timeout = self.safety.state().entered_by.is_some();
+        self.start_view_timers(now, by_timeout);
+    }
+
+    // Getters.
+
+    /// The view the node is in.
+    pub fn view(&self) -> View {
+        self.safety.state().view
+    }
+
+    /// The last finalized height and its hash: certified, executed and durable in the executor.
+    pub fn finalized(&self) -> (Height, B256) {
+        (self.tree.root().height, self.tree.root().hash)
+    }
+
+    /// The highest commit certificate known; its block may still be on its way.
+    pub fn commit_head(&self) -> Option<&CommitQc> {
+        self.commit_head.as_ref()
+    }
+
+    /// The validator set.
+    pub fn validators(&self) -> &Arc<ValidatorSet> {
+        &self.set
+    }
+
+    /// This node's index, if it is a validator.
+    pub fn index(&self) -> Option<ValidatorIndex> {
+        self.safety.index()
+    }
+
+    /// The proposer of a view.
+    pub fn proposer(&self, view: View) -> ValidatorIndex {
+        self.set.proposer(&self.settings.seed, view)
+    }
+
+    /// The sign-state as it would be persisted.
+    pub fn sign_state(&self) -> &crate::SignState {
+        self.safety.state()
+    }
+
+    /// A block above the finalized one.
+    pub fn unfinalized(&self, hash: &B256) -> Option<&Arc<types::Block>> {
+        self.tree.get(hash).map(|node| &node.block)
+    }
+
+    /// When to call [`Replica::handle`] with [`Input::Tick`] at the latest, on the monotonic clock.
+    pub fn deadline(&self) -> u64 {
+        // Followers have no say in views.
+        let mut deadline = if self.index().is_some() { self.pacemaker.deadline() } else { u64::MAX };
+        for other in
+            [self.leader_deadline(), self.catchup.deadline(), self.executor.deadline()].into_iter().flatten()
+        {
+            deadline = deadline.min(other);
+        }
+        deadline
+    }
+
+    // The one input.
+
+    /// Takes an event and says what to do. After an error the replica must not be used again.
+    pub fn handle(&mut self, now: Now, input: Input, disk: &impl Disk) -> Result<Ready, DiskError> {
+        match input {
+            Input::Tick => {}
+            Input::Message { from, message } => self.on_message(now, from, message),
+            Input::Connected(validator) => self.on_connected(validator),
+            Input::Disconnected(validator) => {
+                self.connected.remove(&validator);
+            }
+            Input::Engine(reply) => self.on_engine(now, reply, disk)?,
+            Input::Fetched { id, result } => self.on_fetched(now, id, result),
+        }
+        self.advance(now, disk)?;
+        if std::mem::take(&mut self.sign_state_changed) {
+            self.ready.record(Record::SignState(Box::new(self.safety.state().clone())));
+        }
+        Ok(std::mem::take(&mut self.ready))
+    }
+
+    /// Everything that may have become possible, in the order the rules demand: finality, execution, commit votes
+    /// before prepare votes (C-4.3), timeouts, proposing, catching up. Repeated while it moves anything, because an
+    /// own vote can complete a certificate.
+    fn advance(&mut self, now: Now, disk: &impl Disk) -> Result<(), DiskError> {
+        for _ in 0..ADVANCE_PASSES_MAX {
+            let before = self.progress();
+            self.try_finalize();
+            self.drive_executor(now, disk)?;
+            self.try_commit(now);
+            self.flush_forward();
+            self.try_prepare(now);
+            self.drive_pacemaker(now);
+            self.drive_leader(now);
+            self.drive_catchup(now);
+            if self.progress() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a pass of [`Replica::advance`] can move; each part only rises.
+    fn progress(&self) -> (View, View, Option<View>, View, Height, Option<Height>) {
+        let state = self.safety.state();
+        (
+            state.view,
+            self.safety.last_prepared_view(),
+            state.last_commit.as_ref().map(|commit| commit.statement.view),
+            self.safety.highest_timeout_view(),
+            self.tree.root().height,
+            self.commit_head.as_ref().map(|qc| qc.vote.height),
+        )
+    }
+
+    fn on_message(&mut self, now: Now, from: ValidatorIndex, message: ConsensusMessage) {
+        if self.set.get(from).is_none() || Some(from) == self.index() {
+            return;
+        }
+        self.heard_at_ms.insert(from, now.mono_ms);
+        if message.epoch() != self.set.epoch() {
+            return;
+        }
+        match message {
+            ConsensusMessage::Proposal(_, proposal) => self.on_proposal(now, from, *proposal),
+            ConsensusMessage::Prepare(_, vote) => self.on_prepare(now, from, vote),
+            ConsensusMessage::Commit(_, commit) => self.on_commit(now, from, commit),
+            ConsensusMessage::Timeout(_, timeout) => self.on_timeout(now, from, timeout),
+            ConsensusMessage::Qc(qc) => self.on_certificate(now, from, Certificate::Prepare(qc)),
+            ConsensusMessage::Tc(tc) => self.on_certificate(now, from, Certificate::Timeout(tc)),
+            ConsensusMessage::CommitQc(qc) => self.on_certificate(now, from, Certificate::Commit(qc)),
+        }
+    }
+
+    // Helpers shared by the parts.
+
+    fn epoch(&self) -> Epoch {
+        self.set.epoch()
+    }
+
+    fn in_window(&self, view: View) -> bool {
+        let current = self.view().get();
+        view.get().saturating_add(VIEWS_BEHIND_MAX) >= current
+            && view.get() <= current.saturating_add(VIEWS_AHEAD_MAX)
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn broadcast(&mut self, message: ConsensusMessage) {
+        self.ready.outbound(Outbound::Broadcast(message));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.ready.outbound(Outbound::Event(event));
+    }
+
+    fn misbehaved(&mut self, validator: ValidatorIndex, what: impl Into<String>) {
+        self.event(Event::Misbehaviour { validator, what: what.into() });
+    }
+
+    fn halt(&mut self, reason: String) {
+        if self.halted.is_none() {
+            self.event(Event::Alarm(reason.clone()));
+            self.halted = Some(reason);
+        }
+    }
+
+    /// The highest certified block as (view, height, hash): the epoch's root when nothing is certified yet.
+    fn high(&self) -> types::certificate::CertifiedRef {
+        match &self.safety.state().high_qc {
+            Some(qc) => qc.into(),
+            None => types::certificate::CertifiedRef {
+                view: View::ZERO,
+                height: self.epoch_root.0,
+                block_hash: self.epoch_root.1,
+            },
+        }
+    }
+}
+
+/// A certificate of any kind, as it arrives.
+enum Certificate {
+    Prepare(Qc),
+    Timeout(types::Tc),
+    Commit(CommitQc),
+}
+
+/// Hashes of certificates that verified, so that the same bytes are checked once.
+#[derive(Debug, Default)]
+struct VerifiedCache {
+    known: BTreeSet<B256>,
+    order: VecDeque<B256>,
+}
+
+impl VerifiedCache {
+    /// Whether the certificate is valid: known, or `check` says so now.
+    fn check<C: borsh::BorshSerialize>(&mut self, certificate: &C, check: impl FnOnce(&C) -> bool) -> bool {
+        let id = tagged_hash("tandem v1 verified certificate", &[&types::encode(certificate)]);
+        if self.known.contains(&id) {
+            return true;
+        }
+        if !check(certificate) {
+            return false;
+        }
+        self.note_id(id);
+        true
+    }
+
+    /// Notes a certificate this node assembled from verified votes.
+    fn note<C: borsh::BorshSerialize>(&mut self, certificate: &C) {
+        self.note_id(tagged_hash("tandem v1 verified certificate", &[&types::encode(certificate)]));
+    }
+
+    fn note_id(&mut self, id: B256) {
+        if self.known.insert(id) {
+            self.order.push_back(id);
+            if self.order.len() > VERIFIED_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Views and their timers (C-6).
+
+use super::{Now, Replica, VIEWS_BEHIND_MAX};
+use crate::ready::{Event, Outbound};
+use types::genesis::Timing;
+use types::{Commit, ConsensusMessage, Qc, Tc, Timeout, TimeoutReason, ValidatorIndex, View};
+
+/// Timers of the current view.
+#[derive(Debug)]
+pub(super) struct Pacemaker {
+    /// When the view was entered.
+    pub(super) entered_ms: u64,
+    /// When to give the view up.
+    expires_ms: u64,
+    /// When to send the own timeout again, once given up.
+    repeat_ms: Option<u64>,
+    /// Views given up since the last progress.
+    failures: u32,
+    repeat_interval_ms: u64,
+}
+
+impl Pacemaker {
+    pub(super) fn new(timing: &Timing, now_ms: u64) -> Self {
+        let repeat_interval_ms = (2 * timing.delta_ms).max(100);
+        Self { entered_ms: now_ms, expires_ms: now_ms, repeat_ms: None, failures: 0, repeat_interval_ms }
+    }
+
+    pub(super) fn deadline(&self) -> u64 {
+        self.repeat_ms.unwrap_or(self.expires_ms)
+    }
+
+    /// Views given up since the last progress.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The chain moved: back to the base timer (C-6.5).
+    pub(super) fn on_progress(&mut self) {
+        self.failures = 0;
+    }
+
+    fn start(&mut self, timing: &Timing, now_ms: u64, by_timeout: bool) {
+        // C-6.5: after a timeout certificate entry skew, the leader's wait, proposal and votes, plus building and
+        // validating; after a prepare certificate the leader may also pace itself while there is nothing to include.
+        let base = if by_timeout {
+            5 * timing.delta_ms + 2 * timing.work_ms
+        } else {
+            timing.empty_block_interval_ms + 3 * timing.delta_ms + 2 * timing.work_ms
+        };
+        let percent = (100 + 50 * u64::from(self.failures)).min(100 * u64::from(timing.backoff_max));
+        self.entered_ms = now_ms;
+        self.expires_ms = now_ms.saturating_add(base.saturating_mul(percent) / 100);
+        self.repeat_ms = None;
+    }
+}
+
+impl Replica {
+    pub(super) fn start_view_timers(&mut self, now: Now, by_timeout: bool) {
+        self.pacemaker.start(&self.settings.timing, now.mono_ms, by_timeout);
+        self.start_leading(now, by_timeout);
+    }
+
+    pub(super) fn enter_view(&mut self, now: Now, view: View, entered_by: Option<Tc>) {
+        let by_timeout = entered_by.is_some();
+        let missed = entered_by.as_ref().map(|tc| self.proposer(tc.view));
+        if by_timeout {
+            self.pacemaker.failures = self.pacemaker.failures.saturating_add(1);
+        }
+        self.safety.enter(view, entered_by);
+        let oldest = View::new(view.get().saturating_sub(VIEWS_BEHIND_MAX));
+        self.prepares.prune(oldest);
+        self.commits.prune(oldest);
+        self.proposed = self.proposed.split_off(&oldest);
+        self.start_view_timers(now, by_timeout);
+        self.event(Event::View { view, missed });
+    }
+
+    pub(super) fn drive_pacemaker(&mut self, now: Now) {
+        if self.index().is_none() {
+            return;
+        }
+        let view = self.view();
+        let given_up = self.safety.highest_timeout_view() == view;
+        let amplified = self.timeouts.amplified_view(&self.set).is_some_and(|others| others >= view);
+        if !given_up && (now.mono_ms >= self.pacemaker.expires_ms || amplified) {
+            self.give_up(now, TimeoutReason::Expired);
+        } else if given_up && self.pacemaker.repeat_ms.is_none_or(|at| now.mono_ms >= at) {
+            self.send_own_timeout(now);
+        }
+    }
+
+    /// Times the current view out, once (C-6.6).
+    pub(super) fn give_up(&mut self, now: Now, reason: TimeoutReason) {
+        let view = self.view();
+        if self.safety.highest_timeout_view() >= view {
+            return;
+        }
+        // While the executor is away, or after an alarm, the node has no say: no vote of any kind (fail closed).
+        if self.halted.is_some() || self.executor.up().is_none() {
+            self.pacemaker.expires_ms = now.mono_ms.saturating_add(self.pacemaker.repeat_interval_ms);
+            return;
+        }
+        match self.safety.timeout(view, reason) {
+            Ok(_) => {
+                self.sign_state_changed = true;
+                self.leader = None;
+                self.send_own_timeout(now);
+            }
+            Err(_) => {
+                self.pacemaker.expires_ms = now.mono_ms.saturating_add(self.pacemaker.repeat_interval_ms)
+            }
+        }
+    }
+
+    /// Sends the stored timeout (never a newly signed one) and counts it.
+    fn send_own_timeout(&mut self, now: Now) {
+        self.pacemaker.repeat_ms = Some(now.mono_ms.saturating_add(self.pacemaker.repeat_interval_ms));
+        if let Some(timeout) = self.safety.state().last_timeout.clone() {
+            self.broadcast(ConsensusMessage::Timeout(self.epoch(), timeout.clone()));
+            self.count_timeout(now, timeout);
+        }
+    }
+
+    pub(super) fn on_timeout(&mut self, now: Now, from: ValidatorIndex, timeout: Timeout) {
+        let statement = timeout.signed.statement;
+        let named = timeout.high_qc.as_ref().map_or(View::ZERO, Qc::view);
+        let sane = statement.high_qc_view <= statement.view && statement.last_prepared_view <= statement.view;
+        if timeout.signed.signer != from || named != statement.high_qc_view || !sane {
+            return self.misbehaved(from, "sent a timeout that is malformed or not its own");
+        }
+        if let Some(qc) = &timeout.high_qc
+            && self.qcs.get(&qc.view()) != Some(qc)
+        {
+            let (set, domain) = (self.set.clone(), self.domain);
+            if !self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok()) {
+                return self.misbehaved(from, "sent a timeout with a certificate that does not verify");
+            }
+            self.learn_qc(now, qc.clone());
+        }
+        if statement.view < self.view() {
+            return self.help_along(from);
+        }
+        self.count_timeout(now, timeout);
+    }
+
+    fn count_timeout(&mut self, now: Now, timeout: Timeout) {
+        let view = timeout.signed.statement.view;
+        if !self.timeouts.add(timeout) || view < self.view() {
+            return;
+        }
+        let mut liars = Vec::new();
+        let (set, domain) = (self.set.clone(), self.domain);
+        let tc = self.timeouts.certify(&set, &domain, view, &mut liars);
+        liars
+            .into_iter()
+            .for_each(|liar| self.misbehaved(liar, "sent a timeout whose signature does not verify"));
+        if let Some(tc) = tc {
+            self.verified.note(&tc);
+            self.learn_tc(now, tc);
+        }
+    }
+
+    /// Answers a validator that is behind with what passed its view (C-6.6).
+    fn help_along(&mut self, peer: ValidatorIndex) {
+        let state = self.safety.state();
+        let certificates = [
+            state.high_qc.clone().map(ConsensusMessage::Qc),
+            state.entered_by.clone().map(ConsensusMessage::Tc),
+            self.commit_head.clone().map(ConsensusMessage::CommitQc),
+        ];
+        certificates
+            .into_iter()
+            .flatten()
+            .for_each(|message| self.ready.outbound(Outbound::Send(peer, message)));
+    }
+
+    /// A link came up: tell the peer where this node stands, so that nobody waits for what was sent before.
+    pub(super) fn on_connected(&mut self, peer: ValidatorIndex) {
+        if self.set.get(peer).is_none() || Some(peer) == self.index() {
+            return;
+        }
+        self.connected.insert(peer);
+        self.catchup.peer_connected();
+        self.help_along(peer);
+        let (epoch, view, state) = (self.epoch(), self.view(), self.safety.state().clone());
+        let mut messages = Vec::new();
+        if let Some(proposal) = self.own_proposal(view) {
+            messages.push(ConsensusMessage::Proposal(epoch, Box::new(proposal)));
+        }
+        if let Some(vote) = state.last_prepare.filter(|vote| vote.statement.target_view.next() >= view) {
+            messages.push(ConsensusMessage::Prepare(epoch, vote));
+        }
+        if let Some(signed) = state.last_commit
+            && let Some(qc) = self.qcs.get(&signed.statement.view).cloned()
+        {
+            messages.push(ConsensusMessage::Commit(epoch, Commit { signed, qc }));
+        }
+        if let Some(timeout) = state.last_timeout.filter(|timeout| timeout.signed.statement.view >= view) {
+            messages.push(ConsensusMessage::Timeout(epoch, timeout));
+        }
+        messages.into_iter().for_each(|message| self.ready.outbound(Outbound::Send(peer, message)));
+    }
+}

@@ -1,0 +1,220 @@
+//! Proposals: checking what a proposer sends, and the prepare vote (C-4.1).
+
+use super::{Now, Replica};
+use crate::disk::Record;
+use crate::ready::Event;
+use crate::tree::Verdict;
+use crypto::merkle::payload_root;
+use std::sync::Arc;
+use types::limits::{HEADER_BYTES_MAX, SYSTEM_INPUTS_BYTES_MAX};
+use types::vote::randao_bytes;
+use types::{
+    B256, Block, Checkpoint, ConsensusMessage, Header, Height, Justify, PrepareVote, Proposal, RejectionCode,
+    TimeoutReason, ValidatorIndex, View, block::randao_mix, encode,
+};
+
+/// First height of epoch 0: genesis is its root.
+pub(super) const FIRST_HEIGHT: Height = Height::new(1);
+
+impl Replica {
+    pub(super) fn on_proposal(&mut self, now: Now, from: ValidatorIndex, proposal: Proposal) {
+        let view = proposal.signed.statement.view;
+        if proposal.signed.signer != from || self.proposer(view) != from {
+            return self.misbehaved(from, format!("proposed in view {view}, which is not its own"));
+        }
+        if !self.in_window(view) {
+            return self.learn_from_far_proposal(now, from, &proposal.block.header);
+        }
+        let hash = proposal.block.header.hash();
+        if proposal.signed.statement.block_hash != hash {
+            return self
+                .misbehaved(from, format!("signed another block than the one it sent in view {view}"));
+        }
+        match self.proposed.get(&view) {
+            Some(known) if *known == hash => return,
+            Some(_) => return self.misbehaved(from, format!("proposed two blocks in view {view}")),
+            None => {}
+        }
+        if !proposal.signed.verify(&self.set, &self.domain) {
+            return self.misbehaved(from, format!("bad signature on its proposal of view {view}"));
+        }
+        self.accept_proposal(now, from, view, hash, proposal.block);
+    }
+
+    /// A proposal beyond the window still shows how far the others are.
+    fn learn_from_far_proposal(&mut self, now: Now, from: ValidatorIndex, header: &Header) {
+        if let Justify::Prepare(qc) = &header.justify {
+            self.on_certificate(now, from, super::Certificate::Prepare(qc.clone()));
+        }
+        if let Some(commit) = &header.last_commit {
+            self.on_certificate(now, from, super::Certificate::Commit(commit.clone()));
+        }
+    }
+
+    fn accept_proposal(&mut self, now: Now, from: ValidatorIndex, view: View, hash: B256, block: Block) {
+        self.proposed.insert(view, hash);
+        if let Err(reason) =
+            self.check_block(&block).and_then(|()| self.check_certificates(&block.header, view))
+        {
+            self.misbehaved(from, format!("its block of view {view} is refused: {reason}"));
+            let height = block.header.height;
+            self.event(Event::Rejected { height, block_hash: hash, reason });
+            if view == self.view() {
+                self.give_up(
+                    now,
+                    TimeoutReason::Rejected { block_hash: hash, code: RejectionCode::BadHeader },
+                );
+            }
+            return;
+        }
+        let Header { justify, timeout, last_commit, .. } = block.header.clone();
+        let block = Arc::new(block);
+        if self.tree.insert(hash, block.clone()) {
+            self.ready.record(Record::Block(block));
+        }
+        // What the header carries is processed before the vote on it (C-4.3).
+        if let Justify::Prepare(qc) = justify {
+            self.learn_qc(now, qc);
+        }
+        if let Some(tc) = timeout {
+            self.learn_tc(now, tc);
+        }
+        if let Some(commit) = last_commit {
+            self.learn_commit(now, commit);
+        }
+    }
+
+    /// Checks that need nothing but the block and the settings: also for blocks fetched from peers.
+    pub(super) fn check_block(&self, block: &Block) -> Result<(), String> {
+        let header = &block.header;
+        let expect = |what: &str, holds: bool| if holds { Ok(()) } else { Err(format!("wrong {what}")) };
+        expect("chain id", header.chain_id == self.settings.chain_id)?;
+        expect("epoch", header.epoch == self.epoch() && header.epoch_start_height == FIRST_HEIGHT)?;
+        expect("validator set", header.validator_set_id == self.set.id())?;
+        expect("proposer", header.proposer == self.proposer(header.view))?;
+        expect("checkpoint", header.checkpoint == Checkpoint::default())?;
+        expect("payload size", block.payload.len() as u64 <= self.settings.limits.bytes)?;
+        expect("payload commitment", header.payload_commitment == payload_root(&block.payload))?;
+        expect("system inputs hash", header.system_inputs_hash == block.system_inputs.hash())?;
+        let inputs = &block.system_inputs;
+        let only_randao =
+            inputs.evidence.is_empty() && inputs.liveness.is_empty() && inputs.penalties.is_none();
+        expect("system inputs: only the RANDAO mix is active", only_randao)?;
+        expect("header size", encode(header).len() <= HEADER_BYTES_MAX)?;
+        expect("system inputs size", encode(inputs).len() <= SYSTEM_INPUTS_BYTES_MAX)?;
+        let source = header.source();
+        expect("parent in its justification", source.block_hash == header.parent_hash)?;
+        expect("height", source.height.next() == header.height)?;
+        expect("source view", source.view < header.view)?;
+        expect(
+            "genesis justification",
+            match header.justify {
+                Justify::Genesis => header.parent_hash == self.epoch_root.1 && header.height == FIRST_HEIGHT,
+                Justify::EpochBoundary(_) => false,
+                Justify::Prepare(_) => true,
+            },
+        )?;
+        let consecutive = source.view.next() == header.view;
+        expect(
+            "timeout certificate: needed exactly when views were skipped",
+            header.timeout.is_some() != consecutive,
+        )
+    }
+
+    /// Checks every certificate and signature in a header proposed in `view`.
+    fn check_certificates(&mut self, header: &Header, view: View) -> Result<(), String> {
+        if header.view != view {
+            return Err(format!("header of view {} proposed in view {view}", header.view));
+        }
+        let (set, domain) = (self.set.clone(), self.domain);
+        if let Justify::Prepare(qc) = &header.justify
+            && !self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok())
+        {
+            return Err("the parent's certificate does not verify".into());
+        }
+        if let Some(tc) = &header.timeout {
+            let right_view = tc.view.next() == view;
+            if !right_view || !self.verified.check(tc, |tc| tc.verify(&set, &domain).is_ok()) {
+                return Err(format!("no valid timeout certificate of the view before {view}"));
+            }
+        }
+        if let Some(commit) = &header.last_commit
+            && !self.verified.check(commit, |qc| qc.verify(&set, &domain).is_ok())
+        {
+            return Err("the commit certificate does not verify".into());
+        }
+        let revealed = set
+            .key(header.proposer)
+            .is_some_and(|key| key.verify(&randao_bytes(&domain, view), &header.randao_reveal));
+        if revealed { Ok(()) } else { Err("the RANDAO reveal does not verify".into()) }
+    }
+
+    /// Checks that need the parent. Called when the parent is executed.
+    pub(super) fn check_against_parent(&self, block: &Block) -> Result<(), (RejectionCode, String)> {
+        let header = &block.header;
+        let Some(parent) = self.tree.parent_info(&header.parent_hash) else { return Ok(()) };
+        if parent.invalid {
+            return Err((RejectionCode::BadHeader, "its parent is invalid".into()));
+        }
+        if header.height != parent.height.next() {
+            let reason = format!("height {} on a parent of height {}", header.height, parent.height);
+            return Err((RejectionCode::BadHeader, reason));
+        }
+        if header.timestamp_ms < parent.timestamp_ms {
+            let reason =
+                format!("timestamp {} below the parent's {}", header.timestamp_ms, parent.timestamp_ms);
+            return Err((RejectionCode::BadHeader, reason));
+        }
+        if block.system_inputs.randao_mix != randao_mix(parent.randao_mix, &header.randao_reveal) {
+            return Err((
+                RejectionCode::BadSystemInputs,
+                "the RANDAO mix is not the parent's with the reveal".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Votes for the block proposed in the current view once it is executed here, or gives the view up at once when
+    /// it is invalid (C-3, C-4.1).
+    pub(super) fn try_prepare(&mut self, now: Now) {
+        let view = self.view();
+        if self.halted.is_some() || self.safety.last_prepared_view() >= view || self.executor.up().is_none() {
+            return;
+        }
+        let Some(node) = self.proposed.get(&view).and_then(|hash| self.tree.get(hash)) else { return };
+        match node.verdict {
+            Verdict::Waiting | Verdict::Executing => {}
+            Verdict::Invalid(code) => {
+                let block_hash = node.hash;
+                self.give_up(now, TimeoutReason::Rejected { block_hash, code });
+            }
+            Verdict::Valid => {
+                let drift = self.settings.timing.clock_drift_ms_max;
+                if node.block.header.timestamp_ms <= now.wall_ms.saturating_add(drift) {
+                    let (block, hash) = (node.block.clone(), node.hash);
+                    self.prepare(now, &block.header, hash);
+                }
+            }
+        }
+    }
+
+    fn prepare(&mut self, now: Now, header: &Header, block_hash: B256) {
+        let source = header.source();
+        let link = PrepareVote {
+            source_view: source.view,
+            source_hash: source.block_hash,
+            target_view: header.view,
+            height: header.height,
+            block_hash,
+        };
+        let qc = match &header.justify {
+            Justify::Prepare(qc) => Some(qc),
+            Justify::Genesis | Justify::EpochBoundary(_) => None,
+        };
+        if let Ok(vote) = self.safety.prepare(self.view(), link, qc, header.timeout.as_ref()) {
+            self.sign_state_changed = true;
+            self.broadcast(ConsensusMessage::Prepare(self.epoch(), vote.clone()));
+            self.count_prepare(now, vote);
+        }
+    }
+}
