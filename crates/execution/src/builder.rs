@@ -1,9 +1,12 @@
 //! Building a payload: selection and execution in one pass.
 
 use crate::{
-    BlockEnv, BlockOutcome, InvalidTx, LtHash, PayloadTransactions, RecoveredTx, Rules, StateView, ViewError,
+    BlockEnv, BlockOutcome, InvalidTx, LtHash, Payload, PayloadTransactions, RecoveredTx, Rules, StateView,
+    ViewError,
+    evm::{BlockRun, Refusal},
 };
 use alloy_primitives::B256;
+use types::limits::PAYLOAD_BYTES_MAX;
 
 /// How much a payload may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,17 @@ pub struct BuiltBlock {
     pub skipped: Vec<SkippedTx>,
 }
 
+/// Encoded bytes of a payload of one lane before its first transaction.
+const PAYLOAD_OVERHEAD: u64 = 9;
+/// Encoded bytes of a transaction beside its own.
+const TRANSACTION_OVERHEAD: u64 = 4;
+/// Least gas of any transaction: with less left the block is full.
+const GAS_MIN: u64 = 21_000;
+
 /// Executes `candidates` in order, leaving out those that fail validation or do not fit, until they end, the
 /// block is full, or `stop` says that time is up (asked before every candidate).
+///
+/// A candidate the EVM itself fails on is left out as well; only unreadable state ends the build with an error.
 pub fn build(
     view: &dyn StateView,
     rules: &Rules,
@@ -47,8 +59,42 @@ pub fn build(
     parent: &LtHash,
     limits: BuildLimits,
     candidates: impl IntoIterator<Item = RecoveredTx>,
-    stop: impl FnMut() -> bool,
+    mut stop: impl FnMut() -> bool,
 ) -> Result<BuiltBlock, ViewError> {
-    let _ = (view, rules, env, parent, limits, candidates.into_iter(), stop);
-    Err(ViewError::Evm("building is not implemented yet".into()))
+    let bytes_max = limits.bytes.min(PAYLOAD_BYTES_MAX as u64);
+    let gas_reserved = env.gas_limit.saturating_sub(limits.gas);
+    let mut run = BlockRun::new(view, rules, env)?;
+    let (mut bytes, mut included, mut skipped) = (PAYLOAD_OVERHEAD, Vec::new(), Vec::new());
+    for candidate in candidates {
+        let gas_left = run.gas_left().saturating_sub(gas_reserved);
+        if gas_left < GAS_MIN || stop() {
+            break;
+        }
+        let length = TRANSACTION_OVERHEAD + candidate.encoded().len() as u64;
+        let reason = match () {
+            () if bytes + length > bytes_max => Some(None),
+            () if candidate.gas_limit() > gas_left => Some(Some(InvalidTx::BlockGasExceeded {
+                gas_limit: candidate.gas_limit(),
+                available: gas_left,
+            })),
+            () => match run.transact(&candidate) {
+                Ok(()) => None,
+                Err(Refusal::Invalid(error)) => Some(Some(error)),
+                Err(Refusal::View(ViewError::Evm(reason))) => Some(Some(InvalidTx::Other(reason))),
+                Err(Refusal::View(error)) => return Err(error),
+            },
+        };
+        match reason {
+            Some(reason) => skipped.push(SkippedTx { hash: candidate.hash(), reason }),
+            None => {
+                bytes += length;
+                included.push(candidate);
+            }
+        }
+    }
+    let payload = Payload::single_lane(included.iter().map(|tx| tx.encoded().clone()).collect()).encode();
+    let block = run.close();
+    let (commitment, outcome) = rayon::join(|| Payload::commitment(&payload), || block.seal(parent));
+    let transactions = PayloadTransactions::single_lane(included);
+    Ok(BuiltBlock { commitment, payload, transactions, outcome, skipped })
 }

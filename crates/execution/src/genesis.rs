@@ -2,6 +2,7 @@
 
 use crate::{AccountInfo, LtHash, StateDiff};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
+use revm::state::Bytecode;
 use types::{Genesis, genesis::GenesisAccount};
 
 /// The state a genesis describes.
@@ -26,8 +27,16 @@ pub enum GenesisStateError {
         /// How many slots.
         slots: usize,
     },
-    /// The balances do not fit 256 bits together.
-    #[error("genesis balances overflow 256 bits at account {address}")]
+    /// Code that looks like a delegation (0xef01) but is none.
+    #[error("code of genesis account {address} is malformed: {reason}")]
+    Code {
+        /// Which account.
+        address: Address,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The balances reach 2^128 wei together. Below it no fee or balance can ever overflow.
+    #[error("genesis balances reach 2^128 wei at account {address}; all together must stay below")]
     SupplyOverflow {
         /// Account at which the sum overflows.
         address: Address,
@@ -65,6 +74,8 @@ fn allocate(
         Some(AccountInfo { nonce: account.nonce, balance: account.balance, code_hash }),
     );
     if !account.code.is_empty() {
+        Bytecode::new_raw_checked(account.code.clone())
+            .map_err(|error| GenesisStateError::Code { address, reason: error.to_string() })?;
         diff.set_code(code_hash, account.code.clone());
     }
     for (slot, value) in &account.storage {

@@ -27,6 +27,7 @@ mod payload;
 mod receipt;
 mod rules;
 mod sequential;
+pub mod testing;
 mod transaction;
 mod view;
 

@@ -1,7 +1,11 @@
 //! Serial block execution: one thread, plain revm. The oracle, kept for ever: every faster executor must give
 //! byte-equal receipts, diffs and hashes.
 
-use crate::{BlockEnv, BlockOutcome, ExecuteError, LtHash, PayloadTransactions, Rules, StateView, ViewError};
+use crate::{
+    BlockEnv, BlockOutcome, ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx, LtHash,
+    PayloadTransactions, RecoveredTx, Rules, StateView,
+    evm::{BlockRun, Refusal},
+};
 
 /// Executes a payload on its parent's state. `parent` is the digest of that state.
 pub fn execute(
@@ -11,6 +15,20 @@ pub fn execute(
     parent: &LtHash,
     transactions: &PayloadTransactions,
 ) -> Result<BlockOutcome, ExecuteError> {
-    let _ = (view, rules, env, parent, transactions);
-    Err(ViewError::Evm("execution is not implemented yet".into()).into())
+    let mut run = BlockRun::new(view, rules, env)?;
+    for (index, transaction) in transactions.iter().enumerate() {
+        run.transact(transaction).map_err(|refusal| match refusal {
+            Refusal::Invalid(error) => refused(index, transaction, &error).into(),
+            Refusal::View(error) => ExecuteError::View(error),
+        })?;
+    }
+    Ok(run.close().seal(parent))
+}
+
+fn refused(index: usize, transaction: &RecoveredTx, error: &InvalidTx) -> InvalidPayload {
+    let code = match error {
+        InvalidTx::BlockGasExceeded { .. } => InvalidPayloadCode::GasLimit,
+        _ => InvalidPayloadCode::InvalidTransaction,
+    };
+    InvalidPayload { code, index: Some(index), reason: format!("{}: {error}", transaction.hash()) }
 }

@@ -271,7 +271,7 @@ fn recover(signature: &Signature, prehash: B256) -> Result<Address, TxError> {
     Ok(Address::from_raw_public_key(&key.serialize_uncompressed()[1..]))
 }
 
-fn recover_authority(signed: &SignedAuthorization) -> RecoveredAuthorization {
+pub(crate) fn recover_authority(signed: &SignedAuthorization) -> RecoveredAuthorization {
     let authority = match signed.signature() {
         Ok(signature) => match recover(&signature, signed.signature_hash()) {
             Ok(address) => RecoveredAuthority::Valid(address),
