@@ -1,0 +1,164 @@
+//! One checker per property. A violation is a message; the world stops at the first.
+
+use crate::disk::SimDisk;
+use crate::executor::SimExecutor;
+use std::collections::BTreeMap;
+use types::{B256, CommitVote, ConsensusMessage, Height, PrepareVote, TimeoutVote, ValidatorIndex, View};
+
+/// One chain: a height has one final block, whoever says so (C-5.1).
+#[derive(Debug, Default)]
+pub struct OneChain {
+    blocks: BTreeMap<Height, B256>,
+}
+
+impl OneChain {
+    /// Notes that a node made `block_hash` final at `height`.
+    pub fn finalized(&mut self, node: usize, height: Height, block_hash: B256) -> Result<(), String> {
+        let known = *self.blocks.entry(height).or_insert(block_hash);
+        if known == block_hash {
+            return Ok(());
+        }
+        Err(format!("FORK at height {height}: node {node} finalized {block_hash}, another {known}"))
+    }
+
+    /// Highest final height anywhere.
+    pub fn height(&self) -> Height {
+        self.blocks.last_key_value().map_or(Height::ZERO, |(height, _)| *height)
+    }
+}
+
+/// Everything one validator ever signed, checked pairwise against C-8's slashable pairs.
+#[derive(Debug, Default)]
+struct Signed {
+    proposals: BTreeMap<View, B256>,
+    prepares: BTreeMap<View, PrepareVote>,
+    commits: BTreeMap<View, CommitVote>,
+    timeouts: BTreeMap<View, TimeoutVote>,
+}
+
+/// Honest validators never sign a slashable pair (C-8).
+#[derive(Debug, Default)]
+pub struct NothingSlashable {
+    validators: BTreeMap<ValidatorIndex, Signed>,
+}
+
+impl NothingSlashable {
+    /// Notes a message an honest validator sent.
+    pub fn sent(&mut self, by: ValidatorIndex, message: &ConsensusMessage) -> Result<(), String> {
+        let signed = self.validators.entry(by).or_default();
+        match message {
+            ConsensusMessage::Proposal(_, p) if p.signed.signer == by => {
+                let vote = p.signed.statement;
+                once(&mut signed.proposals, vote.view, vote.block_hash, "Ep: two proposals")?;
+            }
+            ConsensusMessage::Prepare(_, v) if v.signer == by => {
+                once(&mut signed.prepares, v.statement.target_view, v.statement, "E1: two prepares")?;
+            }
+            ConsensusMessage::Commit(_, c) if c.signed.signer == by => {
+                once(&mut signed.commits, c.signed.statement.view, c.signed.statement, "E1c: two commits")?;
+            }
+            ConsensusMessage::Timeout(_, t) if t.signed.signer == by => {
+                once(&mut signed.timeouts, t.signed.statement.view, t.signed.statement, "two timeouts")?;
+            }
+            _ => return Ok(()),
+        }
+        signed.check().map_err(|what| format!("validator {by} is slashable: {what}"))
+    }
+}
+
+impl Signed {
+    fn check(&self) -> Result<(), String> {
+        for commit in self.commits.values() {
+            for link in self.prepares.values() {
+                if link.source_view < commit.view && commit.view < link.target_view {
+                    return Err(format!("E2: {commit:?} crosses {link:?}"));
+                }
+            }
+            for timeout in self.timeouts.values() {
+                if timeout.view >= commit.view && timeout.high_qc_view < commit.view {
+                    return Err(format!("E4: {timeout:?} forgets {commit:?}"));
+                }
+            }
+        }
+        let links: Vec<_> = self.prepares.values().collect();
+        for (index, inner) in links.iter().enumerate() {
+            for outer in &links[index + 1..] {
+                if outer.source_view < inner.source_view && inner.target_view < outer.target_view {
+                    return Err(format!("E3: {outer:?} surrounds {inner:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn once<V: PartialEq + std::fmt::Debug>(
+    map: &mut BTreeMap<View, V>,
+    view: View,
+    new: V,
+    what: &str,
+) -> Result<(), String> {
+    match map.get(&view) {
+        Some(old) if *old != new => Err(format!("{what} in view {view}: {old:?} and {new:?}")),
+        Some(_) => Ok(()),
+        None => {
+            map.insert(view, new);
+            Ok(())
+        }
+    }
+}
+
+/// Whatever is sent is covered by the sign-state on disk (C-7).
+pub fn durable_before_sent(
+    disk: &SimDisk,
+    by: ValidatorIndex,
+    message: &ConsensusMessage,
+) -> Result<(), String> {
+    let Some(state) = disk.sign_state() else {
+        return match message {
+            ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => Ok(()),
+            _ => Err(format!("validator {by} sent a {} before any sign-state was durable", message.kind())),
+        };
+    };
+    let covered = match message {
+        ConsensusMessage::Proposal(_, p) => state.last_proposal.is_some_and(|(view, hash)| {
+            view > p.signed.statement.view
+                || (view, hash) == (p.signed.statement.view, p.signed.statement.block_hash)
+        }),
+        ConsensusMessage::Prepare(_, v) => state
+            .last_prepare
+            .as_ref()
+            .is_some_and(|last| last == v || last.statement.target_view > v.statement.target_view),
+        ConsensusMessage::Commit(_, c) => {
+            let lock = state.lock.as_ref().map_or(View::ZERO, |qc| qc.view());
+            lock >= c.signed.statement.view
+                && state
+                    .last_commit
+                    .as_ref()
+                    .is_some_and(|last| last.statement.view >= c.signed.statement.view)
+        }
+        ConsensusMessage::Timeout(_, t) => state
+            .last_timeout
+            .as_ref()
+            .is_some_and(|last| last == t || last.signed.statement.view > t.signed.statement.view),
+        ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => true,
+    };
+    if covered {
+        Ok(())
+    } else {
+        Err(format!("validator {by} sent a {} that is not durable: {message:?}", message.kind()))
+    }
+}
+
+/// A height is final at a node only when its executor holds it durably (C-5.3).
+pub fn executed_before_final(
+    executor: &SimExecutor,
+    node: usize,
+    height: Height,
+    hash: B256,
+) -> Result<(), String> {
+    match executor.durable_at(height) {
+        Some(durable) if durable == hash => Ok(()),
+        other => Err(format!("node {node} says {hash} is final at {height}, its executor holds {other:?}")),
+    }
+}

@@ -1,0 +1,112 @@
+//! A simulated consensus disk. Everything in it is durable; what a crash interrupts is lost from some record on.
+
+use consensus::{Disk, DiskError, Durable, Record, Recovered, SignState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use types::{B256, Block, CommitQc, CommittedBlock, Height};
+
+/// Where in a `persist` call the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// Nothing of the batch is written.
+    Before,
+    /// The first records are written (one fsync of several came back).
+    After(usize),
+    /// Everything is written, nothing that waits for it happens.
+    Complete,
+}
+
+/// The disk.
+#[derive(Debug, Default)]
+pub struct SimDisk {
+    sign_state: Option<SignState>,
+    blocks: BTreeMap<B256, Arc<Block>>,
+    order: Vec<B256>,
+    commits: BTreeMap<Height, CommitQc>,
+    finalized: BTreeMap<Height, B256>,
+    /// When set, the next `persist` crashes there.
+    pub crash: Option<CrashPoint>,
+    /// Number of `persist` calls that succeeded.
+    pub syncs: u64,
+}
+
+impl SimDisk {
+    /// The durable sign-state.
+    pub fn sign_state(&self) -> Option<&SignState> {
+        self.sign_state.as_ref()
+    }
+
+    /// Highest height marked final.
+    pub fn finalized_height(&self) -> Height {
+        self.finalized.last_key_value().map_or(Height::ZERO, |(height, _)| *height)
+    }
+
+    /// What a start finds.
+    pub fn recover(&mut self) -> Recovered {
+        self.crash = None;
+        let finalized = self.finalized.last_key_value().map(|(height, hash)| (*height, *hash));
+        let height = finalized.map_or(Height::ZERO, |(height, _)| height);
+        Recovered {
+            sign_state: self.sign_state.clone(),
+            finalized,
+            blocks: self
+                .order
+                .iter()
+                .filter_map(|h| self.blocks.get(h))
+                .filter(|b| b.header.height > height)
+                .cloned()
+                .collect(),
+            commit: self.commits.last_key_value().map(|(_, qc)| qc.clone()),
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        match record {
+            Record::SignState(state) => self.sign_state = Some((**state).clone()),
+            Record::Block(block) => {
+                let hash = block.header.hash();
+                if self.blocks.insert(hash, block.clone()).is_none() {
+                    self.order.push(hash);
+                }
+            }
+            Record::Commit(qc) => {
+                self.commits.insert(qc.vote.height, qc.clone());
+            }
+            Record::Finalized { height, block_hash } => {
+                assert!(self.blocks.contains_key(block_hash), "a finalized block must be stored first");
+                assert_eq!(height.get(), self.finalized_height().get() + 1, "finalized heights rise by one");
+                self.finalized.insert(*height, *block_hash);
+            }
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn persist(&mut self, records: &[Record]) -> Result<Durable, DiskError> {
+        // Blocks reach the disk before the sign-state that may vote for them.
+        let (sign, others): (Vec<_>, Vec<_>) =
+            records.iter().partition(|r| matches!(r, Record::SignState(_)));
+        let written = match self.crash {
+            None | Some(CrashPoint::Complete) => records.len(),
+            Some(CrashPoint::Before) => 0,
+            Some(CrashPoint::After(count)) => count,
+        };
+        others.into_iter().chain(sign).take(written).for_each(|record| self.write(record));
+        if self.crash.is_some() {
+            return Err(DiskError("simulated power loss".into()));
+        }
+        self.syncs += 1;
+        Ok(Durable::after_fsync())
+    }
+
+    fn block(&self, hash: &B256) -> Result<Option<Arc<Block>>, DiskError> {
+        Ok(self.blocks.get(hash).cloned())
+    }
+
+    fn finalized(&self, height: Height) -> Result<Option<CommittedBlock>, DiskError> {
+        Ok(self.finalized.get(&height).and_then(|hash| self.blocks.get(hash)).map(|block| CommittedBlock {
+            block: (**block).clone(),
+            commit: self.commits.get(&height).filter(|qc| qc.vote.block_hash == block.header.hash()).cloned(),
+        }))
+    }
+}

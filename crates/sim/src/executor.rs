@@ -1,0 +1,128 @@
+//! A simulated executor: its state hash chains over payload commitments, un-finalized blocks are lost when it dies,
+//! finalized ones are not.
+
+use crypto::merkle::payload_root;
+use crypto::tagged_hash;
+use std::collections::BTreeMap;
+use types::engine::{BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus};
+use types::{B256, Block, Height, RejectionCode};
+
+/// The executor of one node.
+#[derive(Debug)]
+pub struct SimExecutor {
+    /// Durable chain: (block hash, state hash) by height, genesis first.
+    durable: Vec<(B256, B256)>,
+    /// Executed, not final: parent, height and state hash by block hash.
+    overlays: BTreeMap<B256, (B256, Height, B256)>,
+    /// Answers calls.
+    pub alive: bool,
+    /// Computes wrong state hashes for what it builds.
+    pub lies: bool,
+}
+
+impl SimExecutor {
+    /// An executor at genesis.
+    pub fn new(genesis_hash: B256) -> Self {
+        Self {
+            durable: vec![(genesis_hash, B256::ZERO)],
+            overlays: BTreeMap::new(),
+            alive: true,
+            lies: false,
+        }
+    }
+
+    /// The process dies and comes back: only what is durable remains.
+    pub fn restart(&mut self) {
+        self.overlays.clear();
+        self.alive = true;
+    }
+
+    /// Its durable head.
+    pub fn head(&self) -> FinalizedState {
+        let (block_hash, state_hash) = *self.durable.last().expect("genesis is always there");
+        FinalizedState { height: Height::new(self.durable.len() as u64 - 1), block_hash, state_hash }
+    }
+
+    /// Durable block hash at a height.
+    pub fn durable_at(&self, height: Height) -> Option<B256> {
+        self.durable.get(height.get() as usize).map(|(hash, _)| *hash)
+    }
+
+    fn state_of(&self, hash: &B256) -> Option<(Height, B256)> {
+        if let Some((_, height, state)) = self.overlays.get(hash) {
+            return Some((*height, *state));
+        }
+        let at = self.durable.iter().rposition(|(h, _)| h == hash)?;
+        Some((Height::new(at as u64), self.durable[at].1))
+    }
+
+    /// Builds `payload` on the asked parent.
+    pub fn build(&self, request: &PayloadRequest, payload: Vec<u8>) -> Result<BuiltPayload, EngineError> {
+        let (height, state) =
+            self.state_of(&request.parent_hash).ok_or(EngineError::UnknownBlock(request.parent_hash))?;
+        if height.next() != request.height {
+            return Err(EngineError::Illegal(format!("height {} on parent {height}", request.height)));
+        }
+        let commitment = payload_root(&payload);
+        let state_hash = if self.lies { B256::repeat_byte(0xee) } else { execute(state, commitment) };
+        Ok(BuiltPayload {
+            transactions: u32::from(!payload.is_empty()),
+            payload,
+            encoding: 1,
+            commitment,
+            state_hash,
+            receipts_hash: commitment,
+            gas_used: 0,
+        })
+    }
+
+    /// Executes a block.
+    pub fn new_payload(&mut self, block: &Block) -> PayloadStatus {
+        let (header, hash) = (&block.header, block.header.hash());
+        if header.height <= self.head().height {
+            return match self.durable.get(header.height.get() as usize) {
+                Some((known, state_hash)) if *known == hash => PayloadStatus::Valid {
+                    state_hash: *state_hash,
+                    receipts_hash: header.payload_commitment,
+                    next_validators: None,
+                },
+                _ => PayloadStatus::Invalid {
+                    code: RejectionCode::InvalidPayload,
+                    reason: format!("another block is final at height {}", header.height),
+                },
+            };
+        }
+        let Some((_, state)) = self.state_of(&header.parent_hash) else { return PayloadStatus::Syncing };
+        let state_hash = execute(state, header.payload_commitment);
+        self.overlays.insert(hash, (header.parent_hash, header.height, state_hash));
+        PayloadStatus::Valid { state_hash, receipts_hash: header.payload_commitment, next_validators: None }
+    }
+
+    /// Makes blocks durable.
+    pub fn forkchoice(&mut self, choice: Forkchoice) -> Result<FinalizedState, EngineError> {
+        let (height, _) =
+            self.state_of(&choice.finalized).ok_or(EngineError::UnknownBlock(choice.finalized))?;
+        if height < self.head().height {
+            return Err(EngineError::Illegal(format!(
+                "finalized {} goes back to {height}",
+                self.head().height
+            )));
+        }
+        let (mut at, mut path) = (choice.finalized, Vec::new());
+        while at != self.head().block_hash {
+            let Some((parent, _, state)) = self.overlays.get(&at).copied() else {
+                return Err(EngineError::Illegal(format!("{at} does not descend from the finalized block")));
+            };
+            path.push((at, state));
+            at = parent;
+        }
+        self.durable.extend(path.into_iter().rev());
+        let finalized = self.head().height;
+        self.overlays.retain(|_, (_, height, _)| *height > finalized);
+        Ok(self.head())
+    }
+}
+
+fn execute(parent_state: B256, commitment: B256) -> B256 {
+    tagged_hash("tandem simulated execution", &[parent_state.as_slice(), commitment.as_slice()])
+}

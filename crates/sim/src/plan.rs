@@ -1,0 +1,94 @@
+//! What goes wrong in a run, all of it drawn from one seed.
+
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+/// Validator sets that runs are drawn from: even and uneven, with and without a blocking minority.
+const STAKES: [&[u128]; 8] = [
+    &[1],
+    &[1, 1, 1],
+    &[1, 1, 1, 1],
+    &[4, 1, 1, 1],
+    &[34, 33, 33],
+    &[10, 7, 5, 3],
+    &[1, 1, 1, 1, 1, 1, 1],
+    &[9, 5, 4, 3, 2, 1, 1],
+];
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where every draw comes from.
+    pub seed: u64,
+    /// Stake per validator.
+    pub stakes: Vec<u128>,
+    /// One-way delay of a message in microseconds: at least, at most.
+    pub delay_us: (u64, u64),
+    /// Messages lost, in thousandths, while faults last.
+    pub loss_permille: u32,
+    /// Messages delivered twice, in thousandths, while faults last.
+    pub duplicate_permille: u32,
+    /// Mean time between crashes of a node in milliseconds; 0 for none.
+    pub crash_every_ms: u64,
+    /// Mean time between executor deaths or stalls in milliseconds; 0 for none.
+    pub executor_fault_every_ms: u64,
+    /// Mean time between partitions in milliseconds; 0 for none.
+    pub partition_every_ms: u64,
+    /// Links come back without either end noticing that they were gone.
+    pub silent_heal: bool,
+    /// Wall clocks are off by up to this many milliseconds.
+    pub clock_skew_ms: u64,
+    /// How long faults last.
+    pub faults_ms: u64,
+    /// Heights every node must finalize after the faults.
+    pub heights_after: u64,
+    /// Time allowed for that.
+    pub recovery_ms: u64,
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let stakes = STAKES.choose(&mut rng).expect("the list is not empty").to_vec();
+        let often =
+            |rng: &mut ChaCha8Rng, choices: &[u64]| *choices.choose(rng).expect("the list is not empty");
+        let slowest = often(&mut rng, &[2_000, 20_000, 90_000]);
+        Self {
+            seed,
+            stakes,
+            delay_us: (rng.random_range(100..=slowest / 2), slowest),
+            loss_permille: often(&mut rng, &[0, 0, 10, 100, 300]) as u32,
+            duplicate_permille: often(&mut rng, &[0, 20, 200]) as u32,
+            crash_every_ms: often(&mut rng, &[0, 700, 3_000]),
+            executor_fault_every_ms: often(&mut rng, &[0, 0, 1_500, 4_000]),
+            partition_every_ms: often(&mut rng, &[0, 2_000, 6_000]),
+            silent_heal: rng.random(),
+            clock_skew_ms: often(&mut rng, &[0, 50, 3_000]),
+            faults_ms: 30_000,
+            heights_after: 5,
+            recovery_ms: 60_000,
+        }
+    }
+
+    /// A run in which nothing goes wrong.
+    pub fn quiet(seed: u64, stakes: &[u128]) -> Self {
+        Self {
+            seed,
+            stakes: stakes.to_vec(),
+            delay_us: (500, 1_000),
+            loss_permille: 0,
+            duplicate_permille: 0,
+            crash_every_ms: 0,
+            executor_fault_every_ms: 0,
+            partition_every_ms: 0,
+            silent_heal: false,
+            clock_skew_ms: 0,
+            faults_ms: 10_000,
+            heights_after: 5,
+            recovery_ms: 10_000,
+        }
+    }
+}
