@@ -79,7 +79,8 @@ pub struct DiskError(pub String);
 
 /// Durable storage of one validator.
 pub trait Disk {
-    /// Appends all records and returns after they are durable, or fails for good.
+    /// Appends all records and returns after they are durable, or fails for good. When power goes meanwhile, blocks
+    /// of the batch must not be missing while its sign-state is there (C-9: what is voted on is stored).
     fn persist(&mut self, records: &[Record]) -> Result<Durable, DiskError>;
 
     /// A stored block, final or not.

@@ -132,9 +132,15 @@ impl Ready {
     }
 
     /// Makes the records durable and releases what waited for that.
+    ///
+    /// Blocks and the sign-state come first, certificates and finality marks after: a commit certificate may hold
+    /// this node's own vote of the same batch, and must not be on disk while the sign-state that remembers the vote
+    /// is not (found by the simulator: such a node would later deny a vote it can be shown to have cast).
     pub fn persist(self, disk: &mut impl Disk) -> Result<Vec<Outbound>, DiskError> {
-        if !self.records.is_empty() {
-            let Durable { .. } = disk.persist(&self.records)?;
+        let (votes, proofs): (Vec<_>, Vec<_>) =
+            self.records.into_iter().partition(|r| matches!(r, Record::Block(_) | Record::SignState(_)));
+        for batch in [votes, proofs].into_iter().filter(|batch| !batch.is_empty()) {
+            let Durable { .. } = disk.persist(&batch)?;
         }
         Ok(self.sealed)
     }

@@ -24,8 +24,10 @@ pub struct SimDisk {
     order: Vec<B256>,
     commits: BTreeMap<Height, CommitQc>,
     finalized: BTreeMap<Height, B256>,
-    /// When set, the next `persist` crashes there.
+    /// When set, a coming `persist` crashes there.
     pub crash: Option<CrashPoint>,
+    /// Calls that still succeed before it.
+    pub spared: u32,
     /// Number of `persist` calls that succeeded.
     pub syncs: u64,
 }
@@ -60,6 +62,23 @@ impl SimDisk {
         }
     }
 
+    /// Writes the first `count` records, blocks before the sign-state that may vote for them.
+    fn write_all(&mut self, records: &[Record], count: usize) {
+        let (sign, others): (Vec<_>, Vec<_>) =
+            records.iter().partition(|r| matches!(r, Record::SignState(_)));
+        others.into_iter().chain(sign).take(count).for_each(|record| self.write(record));
+    }
+
+    fn crash_at(&mut self, point: CrashPoint, records: &[Record]) -> Result<Durable, DiskError> {
+        let written = match point {
+            CrashPoint::Before => 0,
+            CrashPoint::After(count) => count,
+            CrashPoint::Complete => records.len(),
+        };
+        self.write_all(records, written);
+        Err(DiskError("simulated power loss".into()))
+    }
+
     fn write(&mut self, record: &Record) {
         match record {
             Record::SignState(state) => self.sign_state = Some((**state).clone()),
@@ -83,18 +102,13 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn persist(&mut self, records: &[Record]) -> Result<Durable, DiskError> {
-        // Blocks reach the disk before the sign-state that may vote for them.
-        let (sign, others): (Vec<_>, Vec<_>) =
-            records.iter().partition(|r| matches!(r, Record::SignState(_)));
-        let written = match self.crash {
-            None | Some(CrashPoint::Complete) => records.len(),
-            Some(CrashPoint::Before) => 0,
-            Some(CrashPoint::After(count)) => count,
-        };
-        others.into_iter().chain(sign).take(written).for_each(|record| self.write(record));
-        if self.crash.is_some() {
-            return Err(DiskError("simulated power loss".into()));
+        // A planned crash hits any one of a step's fsyncs.
+        if self.crash.is_some() && self.spared > 0 {
+            self.spared -= 1;
+        } else if let Some(point) = self.crash {
+            return self.crash_at(point, records);
         }
+        self.write_all(records, records.len());
         self.syncs += 1;
         Ok(Durable::after_fsync())
     }

@@ -104,6 +104,8 @@ pub struct World {
     nodes: Vec<Node>,
     /// Pairs that cannot talk.
     cut: BTreeSet<(usize, usize)>,
+    /// Pairs with a connection; a silent partition leaves it standing.
+    linked: BTreeSet<(usize, usize)>,
     faults: bool,
     one_chain: OneChain,
     nothing_slashable: NothingSlashable,
@@ -134,6 +136,7 @@ impl World {
             queue: BTreeMap::new(),
             nodes: Vec::new(),
             cut: BTreeSet::new(),
+            linked: BTreeSet::new(),
             faults: true,
             one_chain: OneChain::default(),
             nothing_slashable: NothingSlashable::default(),
@@ -331,7 +334,7 @@ impl World {
                 }
                 self.set_tick(node, deadline);
             }
-            Err(_) => self.power_lost(node),
+            Err(_) => self.power_lost(node)?,
         }
         Ok(())
     }
@@ -460,7 +463,7 @@ impl World {
     /// Delay of a message now, or `None` when it is lost.
     fn link_delay(&mut self, from: usize, to: usize) -> Option<u64> {
         let lost = self.faults && self.rng.random_ratio(self.plan.loss_permille, 1000);
-        if lost || self.cut.contains(&(from.min(to), from.max(to))) {
+        if lost || self.cut.contains(&pair(from, to)) {
             return None;
         }
         Some(self.rng.random_range(self.plan.delay_us.0..=self.plan.delay_us.1))
@@ -530,10 +533,11 @@ impl World {
             count => CrashPoint::After(count - 1),
         };
         self.nodes[node].disk.crash = Some(point);
+        self.nodes[node].disk.spared = self.rng.random_range(0..3);
         self.again(self.plan.crash_every_ms, Fault::Crash);
     }
 
-    fn power_lost(&mut self, node: usize) {
+    fn power_lost(&mut self, node: usize) -> Result<(), String> {
         self.crashes += 1;
         self.nodes[node].replica = None;
         self.nodes[node].life += 1;
@@ -545,6 +549,12 @@ impl World {
         }
         let delay = self.rng.random_range(1_000..3_000_000);
         self.schedule(delay, What::Fault(Fault::Restart(node)));
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if self.linked.remove(&pair(node, other)) {
+                self.handle(other, Input::Disconnected(ValidatorIndex::new(node as u32)))?;
+            }
+        }
+        Ok(())
     }
 
     fn restart(&mut self, node: usize) -> Result<(), String> {
@@ -569,7 +579,12 @@ impl World {
         self.handle(node, Input::Tick)
     }
 
+    /// Links two nodes that run and can talk, unless they are linked.
     fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
+        let run = self.nodes[a].replica.is_some() && self.nodes[b].replica.is_some();
+        if !run || self.cut.contains(&pair(a, b)) || !self.linked.insert(pair(a, b)) {
+            return Ok(());
+        }
         self.handle(a, Input::Connected(ValidatorIndex::new(b as u32)))?;
         self.handle(b, Input::Connected(ValidatorIndex::new(a as u32)))
     }
@@ -617,17 +632,19 @@ impl World {
     }
 
     fn heal(&mut self) -> Result<(), String> {
-        let cut = std::mem::take(&mut self.cut);
-        if !self.plan.silent_heal {
-            for (a, b) in cut {
-                if self.nodes[a].replica.is_some() && self.nodes[b].replica.is_some() {
-                    self.connect(a, b)?;
-                }
+        for (a, b) in std::mem::take(&mut self.cut) {
+            if !self.plan.silent_heal {
+                self.linked.remove(&(a, b));
             }
+            self.connect(a, b)?;
         }
         if self.plan.partition_every_ms > 0 {
             self.again(self.plan.partition_every_ms, Fault::Partition);
         }
         Ok(())
     }
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
 }

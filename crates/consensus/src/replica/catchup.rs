@@ -169,7 +169,10 @@ impl Replica {
             None => self.finalized(),
         };
         let (mut chain, mut proven) = (Vec::new(), 0);
-        for CommittedBlock { block, commit } in blocks {
+        // Some of them may have become final here by other means while the answer was under way.
+        let here = height;
+        let news = blocks.into_iter().skip_while(|stored| stored.block.header.height <= here);
+        for CommittedBlock { block, commit } in news {
             let hash = block.header.hash();
             let linked = block.header.height == height.next() && block.header.parent_hash == parent;
             if !linked || self.check_block(&block).is_err() {

@@ -314,6 +314,15 @@ impl Replica {
         }
         let by_timeout = self.safety.state().entered_by.is_some();
         self.start_view_timers(now, by_timeout);
+        // The own votes count again; those of others come when links come up.
+        let state = self.safety.state();
+        let (prepare, commit) = (state.last_prepare.clone(), state.last_commit.clone());
+        if let Some(vote) = prepare.filter(|vote| self.in_window(vote.statement.target_view)) {
+            self.count_prepare(now, vote);
+        }
+        if let Some(vote) = commit.filter(|vote| self.in_window(vote.statement.view)) {
+            self.count_commit(now, vote);
+        }
     }
 
     // Getters.
