@@ -18,9 +18,6 @@ mod proposals;
 mod status;
 mod votes;
 
-#[cfg(test)]
-mod tests;
-
 use crate::disk::{Disk, DiskError, Record, Recovered};
 use crate::ready::{Event, Outbound, Ready};
 use crate::safety::Safety;

@@ -1,0 +1,264 @@
+//! What may be signed (C-4, C-7), against four validators of equal stake: A and B honest, C honest, D Byzantine.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use consensus::tally::{Counted, TimeoutBook, VoteBook};
+use consensus::{Refusal, Safety};
+use crypto::SecretKey;
+use types::vote::Signed;
+use types::{
+    Address, B256, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, Stake, Tc, Timeout, TimeoutReason,
+    Validator, ValidatorIndex, ValidatorSet, View,
+};
+
+const GENESIS: B256 = B256::repeat_byte(0x11);
+const B1: B256 = B256::repeat_byte(0xb1);
+const B2: B256 = B256::repeat_byte(0xb2);
+
+struct Network {
+    set: ValidatorSet,
+    domain: Domain,
+}
+
+impl Network {
+    fn new(stakes: &[u128]) -> Self {
+        let validators = stakes.iter().enumerate().map(|(i, stake)| Validator {
+            address: Address::repeat_byte(i as u8 + 1),
+            public_key: SecretKey::simulated(i as u64).public_key(),
+            stake: Stake::new(*stake),
+        });
+        let set = ValidatorSet::simulated(Epoch::ZERO, validators.collect(), QuorumRule::default()).unwrap();
+        Self { set, domain: Domain { chain_id: 7, genesis_hash: GENESIS, epoch: 0 } }
+    }
+
+    fn signer(&self, index: u32) -> Safety {
+        let identity = (ValidatorIndex::new(index), SecretKey::simulated(index.into()));
+        Safety::new(Some(identity), self.domain, None)
+    }
+
+    fn qc(&self, votes: &[Signed<PrepareVote>]) -> Option<Qc> {
+        let (mut book, mut liars) = (VoteBook::default(), Vec::new());
+        for vote in votes {
+            let counted = book.at(vote.statement.target_view).add(&self.set, &self.domain, vote, &mut liars);
+            if let Counted::Certified(c) = counted {
+                return Some(Qc {
+                    epoch: Epoch::ZERO,
+                    vote: c.statement,
+                    signers: c.signers,
+                    signature: c.signature,
+                });
+            }
+        }
+        None
+    }
+
+    fn tc(&self, view: View, timeouts: Vec<Timeout>) -> Tc {
+        let mut book = TimeoutBook::default();
+        timeouts.into_iter().for_each(|timeout| assert!(book.add(timeout)));
+        book.certify(&self.set, &self.domain, view, &mut Vec::new()).expect("quorum stake timed out")
+    }
+}
+
+fn view(number: u64) -> View {
+    View::new(number)
+}
+
+fn link(source: (u64, B256), target: u64, height: u64, block_hash: B256) -> PrepareVote {
+    PrepareVote {
+        source_view: view(source.0),
+        source_hash: source.1,
+        target_view: view(target),
+        height: Height::new(height),
+        block_hash,
+    }
+}
+
+fn forged(network: &Network, index: u32, vote: PrepareVote) -> Signed<PrepareVote> {
+    Signed::new(vote, ValidatorIndex::new(index), &SecretKey::simulated(index.into()), &network.domain)
+}
+
+/// The counterexample of C-4: one faulty validator, and the chain forks unless the guard refuses.
+///
+/// ```text
+/// view 1  D leads, A and B prepare B1; D keeps its vote back          -> no certificate
+///         A, B, C time out                                            -> TC(1), highest certificate 0
+/// view 2  C leads on genesis, A, B, C prepare B2 (link 0 -> 2)
+///         before QC(2) is seen, D releases its vote of view 1         -> QC(1) forms
+///         A and B would answer with commit(1): B1 final; then QC(2) is answered: B2 final, both at height 1
+/// ```
+#[test]
+fn a_vote_released_late_cannot_fork_the_chain() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let (mut a, mut b, mut c) = (network.signer(0), network.signer(1), network.signer(2));
+    let first = link((0, GENESIS), 1, 1, B1);
+    let mut votes =
+        vec![a.prepare(view(1), first, None, None).unwrap(), b.prepare(view(1), first, None, None).unwrap()];
+    assert!(network.qc(&votes).is_none());
+
+    let timeouts = [&mut a, &mut b, &mut c].map(|s| s.timeout(view(1), TimeoutReason::Expired).unwrap());
+    let tc = network.tc(view(1), timeouts.to_vec());
+    assert_eq!(tc.high_qc_view(), View::ZERO);
+    let second = link((0, GENESIS), 2, 1, B2);
+    let mut later = Vec::new();
+    for signer in [&mut a, &mut b, &mut c] {
+        signer.enter(view(2), Some(tc.clone()));
+        later.push(signer.prepare(view(2), second, None, Some(&tc)).unwrap());
+    }
+
+    votes.push(forged(&network, 3, first));
+    let released = network.qc(&votes).expect("three of four prepared B1");
+    for signer in [&mut a, &mut b] {
+        // The lock does not help: it is still on genesis.
+        assert_eq!(signer.lock_view(), View::ZERO);
+        let refused = signer.commit(&released);
+        assert_eq!(refused, Err(Refusal::PreparedLater { asked: view(1), prepared: view(2) }));
+    }
+    assert_eq!(c.commit(&released), Err(Refusal::PreparedLater { asked: view(1), prepared: view(2) }));
+
+    let honest = network.qc(&later).expect("three of four prepared B2");
+    for signer in [&mut a, &mut b, &mut c] {
+        assert!(signer.commit(&honest).is_ok());
+    }
+}
+
+/// The other half of the guard: a validator that gave view 1 up but has not prepared in view 2 yet.
+#[test]
+fn a_view_given_up_is_never_committed() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let mut signers = [0, 1, 2].map(|i| network.signer(i));
+    let vote = link((0, GENESIS), 1, 1, B1);
+    let votes: Vec<_> = signers.iter_mut().map(|s| s.prepare(view(1), vote, None, None).unwrap()).collect();
+    signers[0].timeout(view(1), TimeoutReason::Expired).unwrap();
+    let qc = network.qc(&votes).unwrap();
+    assert_eq!(signers[0].commit(&qc), Err(Refusal::TimedOut { last: view(1) }));
+    assert!(signers[1].commit(&qc).is_ok());
+}
+
+#[test]
+fn a_certificate_learnt_late_raises_the_high_qc_but_not_the_lock() {
+    let network = Network::new(&[1, 1, 1]);
+    let vote = link((0, GENESIS), 1, 1, B1);
+    let qc = network.qc(&[0, 1].map(|i| forged(&network, i, vote))).unwrap();
+    let mut late = network.signer(2);
+    late.learn(&qc);
+    assert_eq!((late.high_qc_view(), late.lock_view()), (view(1), View::ZERO));
+    assert!(late.commit(&qc).is_ok());
+    assert_eq!(late.lock_view(), view(1));
+}
+
+#[test]
+fn a_commit_locks_and_later_links_must_not_start_below_the_lock() {
+    let network = Network::new(&[1, 1, 1]);
+    let vote = link((0, GENESIS), 1, 1, B1);
+    let qc = network.qc(&[0, 1].map(|i| forged(&network, i, vote))).unwrap();
+    let mut signer = network.signer(0);
+    signer.commit(&qc).unwrap();
+    let others = [1, 2].map(|i| network.signer(i).timeout(view(2), TimeoutReason::Expired).unwrap());
+    let tc = network.tc(view(2), others.to_vec());
+    signer.enter(view(3), Some(tc.clone()));
+    let below = signer.prepare(view(3), link((0, GENESIS), 3, 1, B2), None, Some(&tc));
+    assert_eq!(below, Err(Refusal::BelowLock { from: View::ZERO, lock: view(1) }));
+    let other = signer.prepare(view(3), link((1, B2), 3, 2, B2), None, Some(&tc));
+    assert_eq!(other, Err(Refusal::ConflictsWithLock { lock: view(1) }));
+    assert!(signer.prepare(view(3), link((1, B1), 3, 2, B2), Some(&qc), Some(&tc)).is_ok());
+}
+
+#[test]
+fn skipped_views_need_the_timeout_certificate_of_the_last_one_and_its_highest_certificate() {
+    let network = Network::new(&[1, 1, 1]);
+    let qc1 = network.qc(&[0, 1].map(|i| forged(&network, i, link((0, GENESIS), 1, 1, B1)))).unwrap();
+    let timeouts = [0, 1].map(|i| {
+        let mut signer = network.signer(i);
+        signer.learn(&qc1);
+        signer.timeout(view(2), TimeoutReason::Expired).unwrap()
+    });
+    let tc = network.tc(view(2), timeouts.to_vec());
+    let mut signer = network.signer(2);
+    signer.enter(view(3), Some(tc.clone()));
+    let target = link((0, GENESIS), 3, 1, B2);
+    assert_eq!(
+        signer.prepare(view(3), target, None, None),
+        Err(Refusal::SkipsViews { from: View::ZERO, to: view(3) })
+    );
+    assert_eq!(
+        signer.prepare(view(3), target, None, Some(&tc)),
+        Err(Refusal::BelowTimeoutCertificate { from: View::ZERO, reported: view(1) })
+    );
+    assert!(signer.prepare(view(3), link((1, B1), 3, 2, B2), Some(&qc1), Some(&tc)).is_ok());
+}
+
+#[test]
+fn each_view_gets_one_prepare_one_commit_one_proposal_and_one_timeout_also_after_a_restart() {
+    let network = Network::new(&[1, 1, 1]);
+    let mut signer = network.signer(0);
+    signer.propose(view(1), B1).unwrap();
+    let vote = link((0, GENESIS), 1, 1, B1);
+    signer.prepare(view(1), vote, None, None).unwrap();
+    let identity = (ValidatorIndex::new(0), SecretKey::simulated(0));
+    let mut restarted = Safety::new(Some(identity), network.domain, Some(signer.state().clone()));
+    assert_eq!(restarted.propose(view(1), B2), Err(Refusal::AlreadyProposed { last: view(1) }));
+    let other = link((0, GENESIS), 1, 1, B2);
+    assert_eq!(
+        restarted.prepare(view(1), other, None, None),
+        Err(Refusal::AlreadyPrepared { last: view(1) })
+    );
+    let qc = network.qc(&[0, 1].map(|i| forged(&network, i, vote))).unwrap();
+    restarted.commit(&qc).unwrap();
+    assert_eq!(restarted.commit(&qc), Err(Refusal::AlreadyCommitted { last: view(1) }));
+    // E4: who committed in a view does not give it up.
+    let refused = restarted.timeout(view(1), TimeoutReason::Expired);
+    assert_eq!(refused, Err(Refusal::AlreadyCommitted { last: view(1) }));
+    let timeout = restarted.timeout(view(2), TimeoutReason::Expired).unwrap();
+    restarted.learn(&network.qc(&[0, 1].map(|i| forged(&network, i, link((1, B1), 2, 2, B2)))).unwrap());
+    let again = restarted.timeout(view(2), TimeoutReason::Expired).unwrap();
+    assert_eq!(again, timeout, "the stored message is sent again, never a new one");
+}
+
+#[test]
+fn a_node_without_a_key_signs_nothing() {
+    let network = Network::new(&[1, 1, 1]);
+    let mut follower = Safety::new(None, network.domain, None);
+    let vote = link((0, GENESIS), 1, 1, B1);
+    assert_eq!(follower.prepare(view(1), vote, None, None), Err(Refusal::NotAValidator));
+    assert_eq!(follower.propose(view(1), B1), Err(Refusal::NotAValidator));
+    assert!(follower.timeout(view(1), TimeoutReason::Expired).is_err());
+}
+
+#[test]
+fn certificates_form_by_stake_not_by_count_and_drop_liars() {
+    let network = Network::new(&[4, 1, 1, 1]);
+    let vote = link((0, GENESIS), 1, 1, B1);
+    let three_small: Vec<_> = [1, 2, 3].map(|i| forged(&network, i, vote)).to_vec();
+    assert!(network.qc(&three_small).is_none(), "three of four validators hold 3 of 7");
+    let heavy_and_one: Vec<_> = [0, 1].map(|i| forged(&network, i, vote)).to_vec();
+    assert!(network.qc(&heavy_and_one).is_some(), "two of four validators hold 5 of 7");
+
+    let (mut book, mut liars) = (VoteBook::default(), Vec::new());
+    let mut lie = forged(&network, 1, vote);
+    lie.signature = forged(&network, 2, vote).signature;
+    let mut add = |vote: &Signed<PrepareVote>, liars: &mut Vec<_>| {
+        book.at(view(1)).add(&network.set, &network.domain, vote, liars)
+    };
+    assert_eq!(add(&lie, &mut liars), Counted::Pending);
+    assert_eq!(add(&forged(&network, 0, vote), &mut liars), Counted::Pending);
+    assert_eq!(liars, [ValidatorIndex::new(1)]);
+    assert!(matches!(add(&forged(&network, 3, vote), &mut liars), Counted::Certified(_)));
+}
+
+#[test]
+fn a_timeout_certificate_carries_the_highest_certificate_any_signer_reported() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let qc = network.qc(&[0, 1, 3].map(|i| forged(&network, i, link((0, GENESIS), 1, 1, B1)))).unwrap();
+    let timeouts = [0, 1, 2].map(|i| {
+        let mut signer = network.signer(i);
+        if i == 1 {
+            signer.learn(&qc);
+        }
+        signer.timeout(view(2), TimeoutReason::Expired).unwrap()
+    });
+    let tc = network.tc(view(2), timeouts.to_vec());
+    assert_eq!(tc.high_qc_view(), view(1));
+    assert_eq!(tc.groups.len(), 2);
+    let mut without = tc.clone();
+    without.high_qc = None;
+    assert!(without.verify(&network.set, &network.domain).is_err());
+}

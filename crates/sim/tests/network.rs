@@ -1,0 +1,67 @@
+//! Simulated networks as tests. CI also runs the binary over thousands of seeds.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use sim::{Plan, World, run};
+
+fn check(plan: &Plan) -> sim::Report {
+    run(plan).unwrap_or_else(|failure| {
+        let tail = failure.log.len().saturating_sub(40);
+        panic!("seed {}: {}\n{}\n{plan:?}", plan.seed, failure.what, failure.log[tail..].join("\n"))
+    })
+}
+
+#[test]
+fn quiet_networks_of_one_three_four_and_seven_finalize_one_chain() {
+    for stakes in [&[1][..], &[1, 1, 1], &[1, 1, 1, 1], &[1; 7], &[4, 1, 1, 1], &[34, 33, 33]] {
+        let report = check(&Plan::quiet(1, stakes));
+        assert!(report.height.get() > 10, "{stakes:?}: {report:?}");
+        // Nothing went wrong, so no view was wasted; the last one is still open.
+        assert!(report.views <= report.height.get() + 2, "{stakes:?}: {report:?}");
+    }
+}
+
+#[test]
+fn networks_with_random_faults_stay_safe_and_recover() {
+    for seed in 100_000..100_150 {
+        check(&Plan::from_seed(seed));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 77] {
+        let plan = Plan::from_seed(seed);
+        assert_eq!(check(&plan).trace, check(&plan).trace);
+    }
+    assert_ne!(check(&Plan::from_seed(3)).trace, check(&Plan::from_seed(4)).trace);
+}
+
+#[test]
+fn a_lying_executors_blocks_are_refused_at_once_and_the_others_go_on() {
+    let mut world = World::new(Plan::quiet(5, &[1, 1, 1, 1]));
+    world.executor(2).lies = true;
+    let report = world.run().unwrap_or_else(|what| panic!("{what}"));
+    assert!(report.height.get() > 8, "{report:?}");
+    assert!(report.views > report.height.get() + 1, "the liar's views fail: {report:?}");
+}
+
+#[test]
+fn three_equal_validators_survive_the_loss_of_one() {
+    let mut plan = Plan::quiet(9, &[1, 1, 1]);
+    plan.faults_ms = 600_000;
+    let mut world = World::new(plan);
+    world.executor(1).alive = false;
+    let mut heights = Vec::new();
+    while world.step().unwrap() {
+        heights = (0..3).filter_map(|i| world.replica(i)).map(|r| r.finalized().0.get()).collect();
+        if heights.first().is_some_and(|h| *h >= 8) {
+            break;
+        }
+    }
+    assert!(heights[0] >= 8, "{heights:?}");
+    // Its executor is away: the validator itself says why it does not vote.
+    let now = consensus::Now { mono_ms: 0, wall_ms: 0 };
+    let reasons = world.replica(1).unwrap().status(now).reasons;
+    assert!(reasons.iter().any(|r| matches!(r, consensus::StallReason::Executor(_))), "{reasons:?}");
+    assert!(world.replica(1).unwrap().sign_state().last_prepare.is_none(), "no answer, no vote");
+}
