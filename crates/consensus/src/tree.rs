@@ -159,11 +159,11 @@ impl BlockTree {
     }
 
     /// The blocks from just above the root up to `hash`, ascending; `Err` names the first ancestor missing.
-    pub fn path(&self, hash: &B256) -> Result<Vec<Arc<Block>>, B256> {
+    pub fn path(&self, hash: &B256) -> Result<Vec<&Node>, B256> {
         let (mut path, mut at) = (Vec::new(), *hash);
         while at != self.root.hash {
             let node = self.nodes.get(&at).ok_or(at)?;
-            path.push(node.block.clone());
+            path.push(node);
             at = node.block.header.parent_hash;
         }
         path.reverse();

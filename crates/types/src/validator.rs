@@ -328,8 +328,7 @@ mod tests {
     fn the_largest_total_stake_does_not_overflow() {
         let set = set(&[TOTAL_STAKE_MAX - 1, 1]);
         assert_eq!(set.quorum().get(), (TOTAL_STAKE_MAX * 2).div_ceil(3));
-        let over =
-            set.validators.iter().cloned().map(|v| Validator { stake: Stake::new(TOTAL_STAKE_MAX), ..v });
+        let over = set.validators.into_iter().map(|v| Validator { stake: Stake::new(TOTAL_STAKE_MAX), ..v });
         let refused = ValidatorSet::new(Epoch::ZERO, over.collect(), QuorumRule::default());
         assert_eq!(refused, Err(ValidatorSetError::TooMuchStake));
     }

@@ -62,12 +62,7 @@ impl Replica {
         let head = self.commit_head.as_ref().map(|qc| (qc.vote.height, qc.vote.block_hash));
         let candidates = [head, self.catchup.tip];
         let path = candidates.into_iter().flatten().find_map(|(_, hash)| self.tree.path(&hash).ok())?;
-        Some(
-            path.iter()
-                .map(|block| block.header.hash())
-                .map(|hash| (hash, self.tree.get(&hash).map_or(Verdict::Waiting, |node| node.verdict)))
-                .collect(),
-        )
+        Some(path.into_iter().map(|node| (node.hash, node.verdict)).collect())
     }
 
     /// The certified block whose absence holds this node up, lowest first.

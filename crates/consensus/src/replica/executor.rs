@@ -83,7 +83,10 @@ impl Replica {
                 self.engine_lost(reason);
                 self.executor.retry_ms = Some(now.mono_ms.saturating_add(RETRY_MS));
             }
-            EngineReply::Pending { id, result } => self.on_pending(id, result),
+            EngineReply::Pending { id, result } => {
+                self.on_watched(now, id, result == Ok(true));
+                self.on_pending(id, result);
+            }
             EngineReply::Built { id, result } => self.on_built(now, id, result),
             EngineReply::Judged { block_hash, result } => {
                 return self.on_judged(now, block_hash, result, disk);
@@ -278,8 +281,9 @@ impl Replica {
     /// The executor holds `block_hash` durably: now, and only now, the heights up to it are final here.
     fn advance_root(&mut self, block_hash: &B256) {
         let Ok(path) = self.tree.path(block_hash) else { return };
-        for block in path {
-            let (hash, height) = (block.header.hash(), block.header.height);
+        let path: Vec<_> = path.into_iter().map(|node| (node.hash, node.block.clone())).collect();
+        for (hash, block) in path {
+            let height = block.header.height;
             self.ready.record(Record::Finalized { height, block_hash: hash });
             self.tree.finalize(&hash);
             let commit = self.commit_qcs.remove(&height).filter(|qc| qc.vote.block_hash == hash);
@@ -338,10 +342,7 @@ impl Replica {
         let finalized = *finalized;
         let high = self.high().block_hash;
         let descends = self.tree.get(&high).is_some_and(|node| node.verdict == Verdict::Valid)
-            && self
-                .tree
-                .path(&high)
-                .is_ok_and(|path| path.iter().any(|block| block.header.hash() == finalized));
+            && self.tree.path(&high).is_ok_and(|path| path.iter().any(|node| node.hash == finalized));
         let head = if descends { high } else { finalized };
         self.executor.finalizing = Some(finalized);
         self.ready.outbound(Outbound::Finalize(Forkchoice { head, safe: head, finalized }));

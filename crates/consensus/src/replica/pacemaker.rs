@@ -1,7 +1,7 @@
 //! Views and their timers (C-6).
 
 use super::{Now, Replica, VIEWS_BEHIND_MAX};
-use crate::ready::{Event, Outbound};
+use crate::ready::{Event, Outbound, Request};
 use types::genesis::Timing;
 use types::{Commit, ConsensusMessage, Qc, Tc, Timeout, TimeoutReason, ValidatorIndex, View};
 
@@ -17,12 +17,27 @@ pub(super) struct Pacemaker {
     /// Views given up since the last progress.
     failures: u32,
     repeat_interval_ms: u64,
+    /// Whether the proposer of this view may wait for transactions; then the request that tells of them.
+    idle: Option<Idle>,
+}
+
+/// A view whose proposer may have nothing to include yet.
+#[derive(Debug)]
+struct Idle {
+    asked: Option<u64>,
 }
 
 impl Pacemaker {
     pub(super) fn new(timing: &Timing, now_ms: u64) -> Self {
         let repeat_interval_ms = (2 * timing.delta_ms).max(100);
-        Self { entered_ms: now_ms, expires_ms: now_ms, repeat_ms: None, failures: 0, repeat_interval_ms }
+        Self {
+            entered_ms: now_ms,
+            expires_ms: now_ms,
+            repeat_ms: None,
+            failures: 0,
+            repeat_interval_ms,
+            idle: None,
+        }
     }
 
     pub(super) fn deadline(&self) -> u64 {
@@ -47,10 +62,24 @@ impl Pacemaker {
         } else {
             timing.empty_block_interval_ms + 3 * timing.delta_ms + 2 * timing.work_ms
         };
-        let percent = (100 + 50 * u64::from(self.failures)).min(100 * u64::from(timing.backoff_max));
         self.entered_ms = now_ms;
-        self.expires_ms = now_ms.saturating_add(base.saturating_mul(percent) / 100);
+        self.expires_ms = now_ms.saturating_add(self.backed_off(timing, base));
         self.repeat_ms = None;
+        self.idle = (!by_timeout).then_some(Idle { asked: None });
+    }
+
+    /// There is something to include: the proposer has no reason to wait beyond the least block interval.
+    fn expect_proposal(&mut self, timing: &Timing, now_ms: u64) {
+        let from = now_ms.max(self.entered_ms.saturating_add(timing.block_interval_ms));
+        let expires_ms =
+            from.saturating_add(self.backed_off(timing, 3 * timing.delta_ms + 2 * timing.work_ms));
+        self.expires_ms = self.expires_ms.min(expires_ms);
+        self.idle = None;
+    }
+
+    fn backed_off(&self, timing: &Timing, base_ms: u64) -> u64 {
+        let percent = (100 + 50 * u64::from(self.failures)).min(100 * u64::from(timing.backoff_max));
+        base_ms.saturating_mul(percent) / 100
     }
 }
 
@@ -79,6 +108,7 @@ impl Replica {
         if self.index().is_none() {
             return;
         }
+        self.watch_for_transactions(now);
         let view = self.view();
         let given_up = self.safety.highest_timeout_view() == view;
         let amplified = self.timeouts.amplified_view(&self.set).is_some_and(|others| others >= view);
@@ -86,6 +116,30 @@ impl Replica {
             self.give_up(now, TimeoutReason::Expired);
         } else if given_up && self.pacemaker.repeat_ms.is_none_or(|at| now.mono_ms >= at) {
             self.send_own_timeout(now);
+        }
+    }
+
+    /// Asks the own executor to tell when there is something to include, so that a dead proposer of an idle chain is
+    /// passed over as fast as one of a busy chain.
+    fn watch_for_transactions(&mut self, now: Now) {
+        let parent_hash = self.high().block_hash;
+        let executed = self.tree.parent_info(&parent_hash).is_some_and(|parent| parent.executed);
+        let proposed = self.proposed.contains_key(&self.view());
+        if proposed || !executed || self.leader.is_some() || self.executor.up().is_none() {
+            return;
+        }
+        let wait_ms_max = self.pacemaker.expires_ms.saturating_sub(now.mono_ms);
+        if self.pacemaker.idle.as_ref().is_some_and(|idle| idle.asked.is_none()) {
+            let id = self.fresh_id();
+            self.pacemaker.idle = Some(Idle { asked: Some(id) });
+            self.ready.request(Request::AwaitTransactions { id, parent_hash, wait_ms_max });
+        }
+    }
+
+    pub(super) fn on_watched(&mut self, now: Now, id: u64, pending: bool) {
+        let asked = self.pacemaker.idle.as_ref().is_some_and(|idle| idle.asked == Some(id));
+        if asked && pending {
+            self.pacemaker.expect_proposal(&self.settings.timing, now.mono_ms);
         }
     }
 
