@@ -74,23 +74,25 @@ impl LtHash {
         crypto::tagged_hash(STATE_CONTEXT, &[&self.to_bytes()])
     }
 
-    /// Adds an account to the state. Empty accounts count as absent.
-    pub fn add_account(&mut self, address: &Address, info: &AccountInfo) {
-        if let Some(leaf) = account_leaf(address, info) {
-            Hasher::new(self.chain_id).each_lane(&leaf, &mut self.lanes, u16::wrapping_add);
-        }
-    }
-
-    /// Adds a storage slot to the state. Zero counts as absent.
-    pub fn add_slot(&mut self, address: &Address, slot: &U256, value: &U256) {
-        if let Some(leaf) = slot_leaf(address, slot, value) {
-            Hasher::new(self.chain_id).each_lane(&leaf, &mut self.lanes, u16::wrapping_add);
-        }
-    }
-
-    /// Adds the digest of a disjoint part of the state: full recomputation may be cut into pieces.
-    pub fn merge(&mut self, part: &Self) {
-        add_lanes(&mut self.lanes, &part.lanes);
+    /// Adds leaves to the state: full recomputation, in pieces of any size. Empty accounts and zero values count
+    /// as absent; no leaf may be added twice.
+    pub fn add_leaves(&mut self, accounts: &[(Address, AccountInfo)], slots: &[((Address, U256), U256)]) {
+        let account_sum = accounts.par_chunks(CHUNK).map(|chunk| {
+            let (mut lanes, mut hasher) = (empty_lanes(), Hasher::new(self.chain_id));
+            for (address, info) in chunk {
+                hasher.replace(None, account_leaf(address, info).as_ref(), &mut lanes);
+            }
+            lanes
+        });
+        let slot_sum = slots.par_chunks(CHUNK).map(|chunk| {
+            let (mut lanes, mut hasher) = (empty_lanes(), Hasher::new(self.chain_id));
+            for ((address, slot), value) in chunk {
+                hasher.replace(None, slot_leaf(address, slot, value).as_ref(), &mut lanes);
+            }
+            lanes
+        });
+        let parts: Vec<_> = account_sum.chain(slot_sum).collect();
+        parts.iter().for_each(|part| add_lanes(&mut self.lanes, part));
     }
 
     /// The digest after `diff`.
@@ -98,9 +100,8 @@ impl LtHash {
     pub fn apply(&self, diff: &StateDiff) -> Self {
         let accounts: Vec<_> = diff.accounts_unordered().collect();
         let slots: Vec<_> = diff.slots_unordered().collect();
-        let empty = || Box::new([0u16; LANES]);
         let account_delta = accounts.par_chunks(CHUNK).map(|chunk| {
-            let (mut lanes, mut hasher) = (empty(), Hasher::new(self.chain_id));
+            let (mut lanes, mut hasher) = (empty_lanes(), Hasher::new(self.chain_id));
             for (address, change) in chunk {
                 let [old, new] =
                     [&change.old, &change.new].map(|v| v.as_ref().and_then(|i| account_leaf(address, i)));
@@ -109,7 +110,7 @@ impl LtHash {
             lanes
         });
         let slot_delta = slots.par_chunks(CHUNK).map(|chunk| {
-            let (mut lanes, mut hasher) = (empty(), Hasher::new(self.chain_id));
+            let (mut lanes, mut hasher) = (empty_lanes(), Hasher::new(self.chain_id));
             for ((address, slot), change) in chunk {
                 let [old, new] = [&change.old, &change.new].map(|v| slot_leaf(address, slot, v));
                 hasher.replace(old.as_ref(), new.as_ref(), &mut lanes);
@@ -153,6 +154,10 @@ fn slot_leaf(address: &Address, slot: &U256, value: &U256) -> Option<SlotLeaf> {
     leaf[53..57].copy_from_slice(&32u32.to_le_bytes());
     leaf[57..89].copy_from_slice(&value.to_be_bytes::<32>());
     Some(leaf)
+}
+
+fn empty_lanes() -> Box<[u16; LANES]> {
+    Box::new([0; LANES])
 }
 
 fn add_lanes(lanes: &mut [u16; LANES], other: &[u16; LANES]) {
