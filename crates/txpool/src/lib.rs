@@ -24,7 +24,7 @@ pub use account::AccountState;
 pub use limits::Limits;
 pub use pool::{Inserted, Pool, REPLACEMENT_BUMP_PERCENT, SenderContent, Status};
 pub use refusal::{REFUSED, Refusal};
-pub use rules::AdmissionRules;
+pub use rules::{AdmissionPolicy, AdmissionRules};
 pub use selection::Selection;
 pub use tip_index::Price;
 

@@ -294,6 +294,29 @@ impl Pool {
     }
 }
 
+#[cfg(test)]
+impl Pool {
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn heads_base_fee(&self) -> u64 {
+        self.heads.base_fee()
+    }
+
+    pub(crate) fn check_indices(
+        &self,
+        hashes: usize,
+        by_sequence: &BTreeMap<u64, (Address, u64)>,
+        [heads, pending_tails, queued_tails]: [&TipIndex; 3],
+    ) {
+        assert_eq!((self.by_hash.len(), &self.by_sequence), (hashes, by_sequence));
+        assert_eq!(&self.heads, heads);
+        assert_eq!(&self.pending_tails, pending_tails);
+        assert_eq!(&self.queued_tails, queued_tails);
+    }
+}
+
 /// How an account is ranked and counted.
 struct Standing {
     head: Option<Ranked>,

@@ -174,16 +174,17 @@ impl Refusal {
 
     /// Whether a peer that sent this transaction is at fault: no honest node relays it, in whatever state it is.
     pub const fn blames_peer(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            // Set-code transactions come with a fork; a peer may be a block ahead.
+            Self::TypeNotSupported(kind) => *kind != alloy_eips::eip2718::EIP7702_TX_TYPE_ID,
             Self::Malformed(_)
-                | Self::InvalidSender
-                | Self::TypeNotSupported(_)
-                | Self::WrongChain { .. }
-                | Self::Oversized { .. }
-                | Self::TipAboveFee { .. }
-                | Self::EmptyAuthorizations
-                | Self::NonceMax
-        )
+            | Self::InvalidSender
+            | Self::WrongChain { .. }
+            | Self::Oversized { .. }
+            | Self::TipAboveFee { .. }
+            | Self::EmptyAuthorizations
+            | Self::NonceMax => true,
+            _ => false,
+        }
     }
 }

@@ -15,10 +15,20 @@ use types::limits::TRANSACTION_BYTES_MAX;
 pub struct AdmissionRules {
     chain_id: u64,
     block_gas_limit: u64,
+    size_max: usize,
     tip_floor: u128,
     allow_unprotected: bool,
     fork: Fork,
     gas: GasParams,
+}
+
+/// What an operator decides about admission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdmissionPolicy {
+    /// Least priority fee in wei.
+    pub tip_floor: u128,
+    /// Admit legacy transactions without a chain id, which anybody may replay from other chains.
+    pub allow_unprotected: bool,
 }
 
 /// What an admitted transaction offers and may cost at most.
@@ -29,17 +39,18 @@ pub(crate) struct Offer {
 }
 
 impl AdmissionRules {
-    /// `tip_floor`: least priority fee in wei this node admits. `allow_unprotected`: admit legacy transactions
-    /// without a chain id, which anybody may replay from other chains.
+    /// Rules of a chain whose blocks hold up to `block_gas_limit` gas and whose payloads leave room for
+    /// transactions of up to `size_max` bytes, under `fork`.
     pub fn new(
         chain_id: u64,
         block_gas_limit: u64,
+        size_max: usize,
         fork: Fork,
-        tip_floor: u128,
-        allow_unprotected: bool,
+        AdmissionPolicy { tip_floor, allow_unprotected }: AdmissionPolicy,
     ) -> Self {
+        let size_max = size_max.min(TRANSACTION_BYTES_MAX);
         let gas = GasParams::new_spec(spec(fork));
-        Self { chain_id, block_gas_limit, tip_floor, allow_unprotected, fork, gas }
+        Self { chain_id, block_gas_limit, size_max, tip_floor, allow_unprotected, fork, gas }
     }
 
     /// The hard fork checked for.
@@ -57,8 +68,8 @@ impl AdmissionRules {
     /// Checks everything that needs neither the sender nor any account. Costs microseconds: it runs before the
     /// signature is looked at.
     pub fn check(&self, transaction: &TxEnvelope, encoded_length: usize) -> Result<(), Refusal> {
-        if encoded_length > TRANSACTION_BYTES_MAX {
-            return Err(Refusal::Oversized { size: encoded_length, limit: TRANSACTION_BYTES_MAX });
+        if encoded_length > self.size_max {
+            return Err(Refusal::Oversized { size: encoded_length, limit: self.size_max });
         }
         self.check_kind(transaction)?;
         self.check_fees(transaction)?;

@@ -56,7 +56,7 @@ pub(crate) type Rank = (u128, Reverse<u64>, Address);
 
 /// # Invariants
 /// `by_margin` holds every entry; `by_tip` those with margin >= base fee, `by_fee` the others.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TipIndex {
     base_fee: u64,
     by_tip: BTreeSet<Rank>,
@@ -65,16 +65,6 @@ pub struct TipIndex {
 }
 
 impl TipIndex {
-    /// Number of accounts.
-    pub fn len(&self) -> usize {
-        self.by_margin.len()
-    }
-
-    /// Whether no account is ranked.
-    pub fn is_empty(&self) -> bool {
-        self.by_margin.is_empty()
-    }
-
     /// The account that pays least; among equals the youngest.
     pub fn lowest(&self) -> Option<(i128, Address)> {
         let tip = self.by_tip.first().map(|rank| (signed(rank.0), rank.1, rank.2));
@@ -123,6 +113,11 @@ impl TipIndex {
             let (rank, by_tip) = self.place(&price, sequence, address);
             self.half(by_tip).insert(rank);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn base_fee(&self) -> u64 {
+        self.base_fee
     }
 
     fn place(&self, price: &Price, sequence: u64, address: Address) -> (Rank, bool) {

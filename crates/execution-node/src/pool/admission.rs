@@ -18,7 +18,7 @@ pub struct AdmissionLimits {
     pub threads: usize,
     /// Local submissions waiting; further callers wait for a place.
     pub local_waiting_max: usize,
-    /// Peers' transactions waiting; further ones are dropped.
+    /// Peers' transactions waiting; further batches wait in the network's queues.
     pub peer_waiting_max: usize,
 }
 
@@ -76,18 +76,17 @@ impl Queue {
         self.state.lock().jobs.len()
     }
 
-    pub async fn submit_local(&self, encoded: Bytes) -> Result<B256, PoolError> {
-        let place = self.local_places.clone().acquire_owned().await.map_err(|_| PoolError::Stopping)?;
+    /// Waits for a place in the queue and returns where the answer will come.
+    pub async fn enqueue(
+        &self,
+        encoded: Bytes,
+        local: bool,
+    ) -> Result<oneshot::Receiver<Result<B256, PoolError>>, PoolError> {
+        let places = if local { &self.local_places } else { &self.peer_places };
+        let place = places.clone().acquire_owned().await.map_err(|_| PoolError::Stopping)?;
         let (reply, answer) = oneshot::channel();
-        self.push(Job { encoded, local: true, reply, _place: place });
-        answer.await.unwrap_or(Err(PoolError::Stopping))
-    }
-
-    pub fn submit_from_peer(&self, encoded: Bytes) -> Option<oneshot::Receiver<Result<B256, PoolError>>> {
-        let place = self.peer_places.clone().try_acquire_owned().ok()?;
-        let (reply, answer) = oneshot::channel();
-        self.push(Job { encoded, local: false, reply, _place: place });
-        Some(answer)
+        self.push(Job { encoded, local, reply, _place: place });
+        Ok(answer)
     }
 
     /// The next jobs, as soon as there are any; `None` once closed.

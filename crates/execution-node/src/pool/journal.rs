@@ -118,6 +118,11 @@ impl Journal {
         self.live.insert(hash);
     }
 
+    /// Hashes of at most `max` journaled transactions that are pooled.
+    pub fn live(&self, max: usize) -> Vec<B256> {
+        self.live.iter().take(max).copied().collect()
+    }
+
     /// A transaction is no longer pooled.
     pub fn forget(&mut self, hash: &B256) {
         self.live.remove(hash);

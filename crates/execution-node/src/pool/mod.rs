@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
-use txpool::{AccountState, AdmissionRules, Limits, Refusal, Selection, SenderContent, Status};
+use tokio::sync::{broadcast, mpsc, watch};
+use txpool::{AccountState, AdmissionPolicy, AdmissionRules, Limits, Refusal, Selection, SenderContent, Status};
 
 use crate::chain::unix_ms;
 
@@ -45,10 +45,10 @@ pub struct PoolOptions {
     pub limits: Limits,
     /// What may wait for admission, and on how many threads it is worked off.
     pub admission: AdmissionLimits,
-    /// Least priority fee in wei.
-    pub tip_floor: u128,
-    /// Admit legacy transactions without a chain id.
-    pub allow_unprotected: bool,
+    /// Largest transaction that fits a payload, in bytes.
+    pub transaction_bytes_max: usize,
+    /// What the operator decides.
+    pub policy: AdmissionPolicy,
     /// Where local transactions are kept over restarts; `None` keeps none.
     pub journal: Option<PathBuf>,
 }
@@ -92,6 +92,7 @@ struct Inner {
     journal: Option<Mutex<Journal>>,
     queue: Queue,
     admitted: broadcast::Sender<RecoveredTx>,
+    outgoing: Mutex<Option<mpsc::Sender<bytes::Bytes>>>,
     /// Counts changes that may make a transaction minable.
     changes: watch::Sender<u64>,
 }
@@ -129,13 +130,8 @@ impl Pool {
             None => (None, Vec::new()),
         };
         let fork = rules.fork_at(height.saturating_add(1));
-        let admission = AdmissionRules::new(
-            rules.chain_id(),
-            rules.gas_limit(),
-            fork,
-            options.tip_floor,
-            options.allow_unprotected,
-        );
+        let (chain_id, gas_limit, size_max) = (rules.chain_id(), rules.gas_limit(), options.transaction_bytes_max);
+        let admission = AdmissionRules::new(chain_id, gas_limit, size_max, fork, options.policy);
         let shared = Shared {
             pool: txpool::Pool::new(options.limits, next_base_fee),
             height,
@@ -148,6 +144,7 @@ impl Pool {
             journal,
             queue: Queue::new(&options.admission),
             admitted: broadcast::channel(SUBSCRIBER_TRANSACTIONS_MAX).0,
+            outgoing: Mutex::new(None),
             changes: watch::channel(0).0,
         };
         let pool = Self(Arc::new(inner));
@@ -158,15 +155,42 @@ impl Pool {
 
     /// Submits a transaction of a local user. It survives a restart once this returns its hash.
     pub async fn submit(&self, encoded: Bytes) -> Result<B256, PoolError> {
-        self.0.queue.submit_local(encoded).await
+        let answer = self.0.queue.enqueue(encoded, true).await?;
+        answer.await.unwrap_or(Err(PoolError::Stopping))
     }
 
-    /// Submits a peer's transaction, or returns `None` at once when too many wait already.
-    pub(crate) fn submit_from_peer(
+    /// Submits a peer's transactions; results in order. Waits for places in the queue: the peers' senders are
+    /// then slowed down, not the node.
+    pub(crate) async fn submit_from_peer(
         &self,
-        encoded: Bytes,
-    ) -> Option<tokio::sync::oneshot::Receiver<Result<B256, PoolError>>> {
-        self.0.queue.submit_from_peer(encoded)
+        transactions: Vec<bytes::Bytes>,
+    ) -> Vec<Result<B256, PoolError>> {
+        let mut waiting = Vec::with_capacity(transactions.len());
+        for encoded in transactions {
+            // A copy of its own: pooled transactions must not keep a whole batch in memory.
+            waiting.push(self.0.queue.enqueue(Bytes::copy_from_slice(&encoded), false).await);
+        }
+        let mut results = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            results.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(PoolError::Stopping)),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    /// At most `max` pooled transactions of local users. Empty without a journal.
+    pub(crate) fn local_transactions(&self, max: usize) -> Vec<RecoveredTx> {
+        let Some(journal) = &self.0.journal else { return Vec::new() };
+        let hashes = journal.lock().live(max);
+        self.get_many(&hashes).into_values().collect()
+    }
+
+    /// Where encoded local transactions are sent on their way to other executors. What finds no room in it is
+    /// left to the repetition of [`Self::local_transactions`].
+    pub(crate) fn publish_to(&self, outgoing: mpsc::Sender<bytes::Bytes>) {
+        *self.0.outgoing.lock() = Some(outgoing);
     }
 
     /// A pooled transaction.
@@ -329,6 +353,7 @@ impl Pool {
             // Fails only when nobody listens.
             let _ = self.0.admitted.send(transaction);
         }
+        self.publish_local(&jobs, &results);
         for (job, result) in jobs.into_iter().zip(results) {
             job.answer(result);
         }
@@ -432,6 +457,15 @@ impl Pool {
             self.remove(&local.iter().map(|(hash, _)| *hash).collect::<Vec<_>>());
             for (_, result) in jobs.iter().zip(results).filter(|(job, result)| job.local && result.is_ok()) {
                 *result = Err(PoolError::Journal(error.to_string()));
+            }
+        }
+    }
+
+    fn publish_local(&self, jobs: &[Job], results: &[Result<B256, PoolError>]) {
+        let Some(outgoing) = self.0.outgoing.lock().clone() else { return };
+        for (job, result) in jobs.iter().zip(results) {
+            if job.local && result.is_ok() && outgoing.try_send(job.encoded.0.clone()).is_err() {
+                break;
             }
         }
     }

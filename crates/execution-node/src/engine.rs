@@ -1,0 +1,194 @@
+//! The engine service: hands calls to the executor's thread, one after the other, and answers the rest from
+//! memory.
+
+use crate::executor::{Executor, ExecutorShared};
+use crate::metrics::Metrics;
+use engine_api::{AWAIT_MS_MAX, Engine};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use types::engine::{
+    BuiltPayload, Capabilities, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus,
+};
+use types::{B256, Epoch, Header, SystemInputs, Validator};
+
+/// Calls waiting for the executor's thread. The server admits few at once anyway.
+const CALLS_WAITING_MAX: usize = 32;
+
+type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+enum Call {
+    Build(Box<PayloadRequest>, Reply<BuiltPayload>),
+    NewPayload(Box<(Header, Vec<u8>, SystemInputs)>, Reply<PayloadStatus>),
+    Forkchoice(Forkchoice, Reply<FinalizedState>),
+}
+
+/// The executor as consensus sees it.
+#[derive(Debug)]
+pub(crate) struct EngineService {
+    calls: mpsc::Sender<Call>,
+    shared: Arc<ExecutorShared>,
+    capabilities: Capabilities,
+    metrics: Metrics,
+}
+
+impl EngineService {
+    /// Starts the executor's thread. It ends when the service and all its calls are gone.
+    pub fn start(
+        executor: Executor,
+        shared: Arc<ExecutorShared>,
+        capabilities: Capabilities,
+        metrics: Metrics,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (calls, waiting) = mpsc::channel(CALLS_WAITING_MAX);
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("executor".into())
+            .spawn(move || work(executor, &of_thread, waiting))?;
+        Ok((Self { calls, shared, capabilities, metrics }, thread))
+    }
+
+    async fn call<T>(
+        &self,
+        method: &'static str,
+        status: impl Fn(&T) -> &'static str,
+        make: impl FnOnce(Reply<T>) -> Call,
+    ) -> Result<T, EngineError> {
+        let started = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        let stopped = || EngineError::Unavailable("executor is stopping".into());
+        let result = match self.calls.send(make(reply)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
+            Err(_) => Err(stopped()),
+        };
+        let outcome = result.as_ref().map_or_else(error_status, status);
+        self.metrics.engine_request(method, outcome, started.elapsed());
+        result
+    }
+
+    async fn minable(&self, parent_hash: B256) -> Result<bool, EngineError> {
+        let mut changes = self.shared.chain.pool().changes();
+        loop {
+            changes.mark_unchanged();
+            if self.shared.has_transactions(&parent_hash)? {
+                return Ok(true);
+            }
+            if changes.changed().await.is_err() {
+                return Err(EngineError::Unavailable("executor is stopping".into()));
+            }
+        }
+    }
+}
+
+impl Engine for EngineService {
+    async fn capabilities(&self) -> Result<Capabilities, EngineError> {
+        Ok(self.capabilities.clone())
+    }
+
+    async fn build_payload(&self, request: PayloadRequest) -> Result<BuiltPayload, EngineError> {
+        self.call("build_payload", |_| "ok", |reply| Call::Build(Box::new(request), reply)).await
+    }
+
+    async fn new_payload(
+        &self,
+        header: Header,
+        payload: Vec<u8>,
+        system_inputs: SystemInputs,
+    ) -> Result<PayloadStatus, EngineError> {
+        let status = |status: &PayloadStatus| match status {
+            PayloadStatus::Valid { .. } => "valid",
+            PayloadStatus::Invalid { .. } => "invalid",
+            PayloadStatus::Syncing => "syncing",
+        };
+        let block = Box::new((header, payload, system_inputs));
+        self.call("new_payload", status, |reply| Call::NewPayload(block, reply)).await
+    }
+
+    async fn forkchoice_updated(&self, forkchoice: Forkchoice) -> Result<FinalizedState, EngineError> {
+        self.call("forkchoice_updated", |_| "ok", |reply| Call::Forkchoice(forkchoice, reply)).await
+    }
+
+    async fn finalized_state(&self) -> Result<FinalizedState, EngineError> {
+        self.shared.check()?;
+        Ok(self.shared.finalized_state())
+    }
+
+    async fn validator_set(&self, _epoch: Epoch) -> Result<Vec<Validator>, EngineError> {
+        // Until staking is active every epoch has the genesis' set.
+        self.shared.check()?;
+        let set = self.shared.chain.genesis().validator_set();
+        let set = set.map_err(|error| EngineError::Internal(format!("genesis validators: {error}")))?;
+        Ok(set.validators().to_vec())
+    }
+
+    async fn await_transactions(&self, parent_hash: B256, max_wait: Duration) -> Result<bool, EngineError> {
+        self.shared.check()?;
+        let max_wait = max_wait.min(Duration::from_millis(AWAIT_MS_MAX));
+        match tokio::time::timeout(max_wait, self.minable(parent_hash)).await {
+            Ok(result) => result,
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+fn work(mut executor: Executor, shared: &ExecutorShared, mut calls: mpsc::Receiver<Call>) {
+    while let Some(call) = calls.blocking_recv() {
+        match call {
+            Call::Build(request, reply) => {
+                // A caller that went away needs no answer; here and below.
+                let _ = reply.send(guarded(shared, || executor.build(&request)));
+            }
+            Call::NewPayload(block, reply) => {
+                let (header, payload, inputs) = &*block;
+                let _ = reply.send(guarded(shared, || executor.new_payload(header, payload, inputs)));
+            }
+            Call::Forkchoice(forkchoice, reply) => {
+                match guarded(shared, || executor.forkchoice(&forkchoice)) {
+                    Ok(finalized) => {
+                        let _ = reply.send(Ok(finalized.state));
+                        let cleaned = guarded(shared, || {
+                            executor.clean_up(finalized.cleanup);
+                            Ok(())
+                        });
+                        if let Err(error) = cleaned {
+                            tracing::error!(%error, "pool did not follow the finalized chain");
+                        }
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Runs a call so that a bug in it cannot leave the node half alive: after a panic nothing is answered any more.
+fn guarded<T>(
+    shared: &ExecutorShared,
+    call: impl FnOnce() -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let reason = format!("executor panicked: {}", panic_text(&*panic));
+        Err(shared.poison(reason))
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown panic")
+}
+
+fn error_status(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::Unavailable(_) => "unavailable",
+        EngineError::Unauthenticated(_) => "unauthenticated",
+        EngineError::Illegal(_) => "illegal",
+        EngineError::UnknownBlock(_) => "unknown_block",
+        EngineError::Mismatch(_) => "mismatch",
+        EngineError::Internal(_) => "internal",
+    }
+}
