@@ -24,6 +24,8 @@ pub struct Plan {
     pub seed: u64,
     /// Stake per validator.
     pub stakes: Vec<u128>,
+    /// Nodes without a key, which only follow.
+    pub followers: usize,
     /// One-way delay of a message in microseconds: at least, at most.
     pub delay_us: (u64, u64),
     /// Messages lost, in thousandths, while faults last.
@@ -59,6 +61,7 @@ impl Plan {
         Self {
             seed,
             stakes,
+            followers: rng.random_range(0..=1),
             delay_us: (rng.random_range(100..=slowest / 2), slowest),
             loss_permille: often(&mut rng, &[0, 0, 10, 100, 300]) as u32,
             duplicate_permille: often(&mut rng, &[0, 20, 200]) as u32,
@@ -78,6 +81,7 @@ impl Plan {
         Self {
             seed,
             stakes: stakes.to_vec(),
+            followers: 0,
             delay_us: (500, 1_000),
             loss_permille: 0,
             duplicate_permille: 0,

@@ -128,7 +128,7 @@ impl World {
         });
         let set = ValidatorSet::simulated(Epoch::ZERO, validators.collect(), QuorumRule::default());
         let set = Arc::new(set.expect("plans hold valid stakes"));
-        let count = plan.stakes.len();
+        let count = plan.stakes.len() + plan.followers;
         let mut world = Self {
             rng,
             now_us: 0,
@@ -200,7 +200,7 @@ impl World {
             validators: self.set.clone(),
             timing: Timing { delta_ms: 100, work_ms: 50, ..Timing::default() },
             limits: PayloadLimits { bytes: 1 << 20, gas: 30_000_000, objects: u64::MAX },
-            key: Some(SecretKey::simulated(node as u64)),
+            key: (node < self.plan.stakes.len()).then(|| SecretKey::simulated(node as u64)),
             fee_recipient: Address::ZERO,
         }
     }
@@ -414,7 +414,8 @@ impl World {
         match effect {
             Outbound::Send(to, message) => self.send(node, index, &[to.get() as usize], message),
             Outbound::Broadcast(message) => {
-                let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != node).collect();
+                // Votes and proposals go to validators only.
+                let others: Vec<usize> = (0..self.plan.stakes.len()).filter(|other| *other != node).collect();
                 self.send(node, index, &others, message)
             }
             Outbound::Finalize(choice) => {
@@ -445,6 +446,10 @@ impl World {
         to: &[usize],
         message: ConsensusMessage,
     ) -> Result<(), String> {
+        if node >= self.plan.stakes.len() {
+            // The mesh refuses messages of nodes outside the set.
+            return Ok(());
+        }
         durable_before_sent(&self.nodes[node].disk, index, &message)?;
         self.nothing_slashable.sent(index, &message)?;
         let message = Arc::new(message);

@@ -13,6 +13,8 @@ use types::{B256, CommitQc, CommittedBlock, FetchRequest, FetchResponse, Height,
 const GRACE_MS: u64 = 50;
 /// Deadline of one fetch.
 const FETCH_TIMEOUT_MS: u64 = 3_000;
+/// How often a follower, to which nobody sends votes, asks for what is new.
+const FOLLOW_MS: u64 = 250;
 /// Pause after a fetch that brought nothing.
 const PAUSE_MS: u64 = 100;
 
@@ -28,6 +30,8 @@ pub(super) struct CatchUp {
     turn: u32,
     /// The highest fetched block on the chain of proven blocks, when ahead of the root.
     tip: Option<(Height, B256)>,
+    /// When a follower asks next.
+    follow_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -43,7 +47,7 @@ impl CatchUp {
         match (&self.in_flight, self.missing) {
             (Some(fetch), _) => Some(fetch.deadline_ms),
             (None, Some((_, since))) => Some(self.pause_until_ms.max(since.saturating_add(GRACE_MS))),
-            (None, None) => None,
+            (None, None) => self.follow_ms,
         }
     }
 
@@ -82,7 +86,7 @@ impl Replica {
         self.catchup.in_flight.take_if(|fetch| now.mono_ms >= fetch.deadline_ms);
         let Some(missing) = self.missing_block().filter(|_| self.halted.is_none()) else {
             self.catchup.missing = None;
-            return;
+            return self.follow(now);
         };
         if self.catchup.missing.is_none_or(|(hash, _)| hash != missing) {
             self.catchup.missing = Some((missing, now.mono_ms));
@@ -94,11 +98,7 @@ impl Replica {
         }
         // A full tree drains as blocks become final; look again after a pause.
         let Some(peer) = self.next_peer().filter(|_| room) else { return self.catchup.pause(now) };
-        let (tip, _) = self
-            .catchup
-            .tip
-            .filter(|(height, _)| *height > self.tree.root().height)
-            .unwrap_or(self.finalized());
+        let tip = self.fetched_tip();
         let target = self.commit_head.as_ref().map_or(Height::ZERO, |qc| qc.vote.height);
         // Far behind: ranges upwards. Close: the one block, which may not be final yet.
         let request = if target > tip.next() {
@@ -106,6 +106,31 @@ impl Replica {
         } else {
             FetchRequest::ByHash(missing)
         };
+        self.fetch(now, peer, request);
+    }
+
+    /// The highest block that is final here or fetched and proven so.
+    fn fetched_tip(&self) -> Height {
+        let root = self.tree.root().height;
+        self.catchup.tip.map_or(root, |(height, _)| height.max(root))
+    }
+
+    /// A follower that lacks nothing it knows of asks whether there is more.
+    fn follow(&mut self, now: Now) {
+        if self.index().is_some() || self.catchup.in_flight.is_some() || self.halted.is_some() {
+            return;
+        }
+        if self.catchup.follow_ms.is_some_and(|at| now.mono_ms < at) {
+            return;
+        }
+        self.catchup.follow_ms = Some(now.mono_ms.saturating_add(FOLLOW_MS));
+        if let Some(peer) = self.next_peer() {
+            let from = self.fetched_tip().next();
+            self.fetch(now, peer, FetchRequest::Finalized { from, count: FETCH_BLOCKS_MAX });
+        }
+    }
+
+    fn fetch(&mut self, now: Now, peer: ValidatorIndex, request: FetchRequest) {
         let id = self.fresh_id();
         let deadline_ms = now.mono_ms.saturating_add(FETCH_TIMEOUT_MS);
         self.catchup.in_flight = Some(InFlight { id, peer, request: request.clone(), deadline_ms });
