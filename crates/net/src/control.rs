@@ -35,6 +35,11 @@ pub(crate) enum Stop {
     Close,
 }
 
+/// Tells a connection's tasks to stop, at least this hard. True if that is news.
+pub(crate) fn tell(stop: &watch::Sender<Stop>, how: Stop) -> bool {
+    stop.send_if_modified(|current| std::mem::replace(current, (*current).max(how)) < how)
+}
+
 /// Waits until a connection's tasks shall stop, at least in order.
 pub(crate) async fn stopping(stop: &mut watch::Receiver<Stop>) {
     let _ = stop.wait_for(|s| *s != Stop::Run).await;
@@ -154,7 +159,7 @@ async fn answer_signals(
                         continue;
                     }
                     Some((RETIRE, _)) => {
-                        stop.send_if_modified(|s| std::mem::replace(s, (*s).max(Stop::Retire)) != *s);
+                        tell(stop, Stop::Retire);
                         continue;
                     }
                     Some((kind, _)) => return ControlEnd::Unknown(kind),

@@ -315,7 +315,12 @@ impl<N: Network> Driver<N> {
         }
     }
 
+    /// Connections that merely broke (scanners, restarts) are no news.
     fn report_refusal(&mut self, address: SocketAddr, error: HandshakeError, now: Instant) {
+        if matches!(error, HandshakeError::Broken { .. }) {
+            tracing::debug!(network = self.network.name(), %address, %error, "no handshake");
+            return;
+        }
         let recent = |at: &Instant| now.duration_since(*at) < REFUSAL_LOG_INTERVAL;
         if self.refusals.get(&address).is_some_and(recent) {
             tracing::debug!(network = self.network.name(), %address, %error, "handshake refused");
@@ -332,7 +337,8 @@ impl<N: Network> Driver<N> {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Waits for a deadline, if there is one.
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,

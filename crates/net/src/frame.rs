@@ -17,6 +17,8 @@ pub(crate) enum FrameError {
     TooLarge { bytes: usize, limit: usize },
     #[error("an empty frame")]
     Empty,
+    #[error("a frame that is not {what}")]
+    Malformed { what: &'static str },
     #[error("the stream ended")]
     End,
     #[error("the stream ended inside a frame of {bytes} bytes")]
@@ -28,7 +30,7 @@ pub(crate) enum FrameError {
 impl FrameError {
     /// Whether only a misbehaving peer can cause this, rather than a lost connection.
     pub(crate) fn is_misbehaviour(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::Empty)
+        matches!(self, Self::TooLarge { .. } | Self::Empty | Self::Malformed { .. })
     }
 }
 

@@ -219,7 +219,10 @@ fn broken(error: std::io::Error) -> HandshakeError {
 
 fn unreadable(error: FrameError) -> HandshakeError {
     match error {
-        FrameError::TooLarge { .. } | FrameError::Empty | FrameError::Truncated { .. } => {
+        FrameError::TooLarge { .. }
+        | FrameError::Empty
+        | FrameError::Malformed { .. }
+        | FrameError::Truncated { .. } => {
             HandshakeError::Malformed { reason: error.to_string() }
         }
         FrameError::End | FrameError::Io(_) => HandshakeError::Broken { reason: error.to_string() },

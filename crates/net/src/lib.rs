@@ -13,6 +13,7 @@ mod dial;
 mod driver;
 pub mod error;
 mod frame;
+pub mod gossip;
 mod hello;
 pub mod id;
 mod lane;
@@ -20,10 +21,15 @@ mod link;
 pub mod mesh;
 mod muxer;
 mod outbox;
+mod penalty;
 mod transport;
 
 pub use error::{HandshakeError, NetError};
 pub use hello::{ChainIdentity, PROTOCOL_VERSION};
 pub use id::NodeId;
-pub use mesh::{Mesh, MeshConfig, MeshEvent, MeshHandle, MeshIdentity, MeshLimits, MeshStats, PeerInfo, Penalty};
+pub use gossip::{
+    GossipConfig, GossipLimits, GossipPeerInfo, GossipStats, TxGossip, TxGossipEvent, TxGossipHandle, Verdict,
+};
+pub use mesh::{Mesh, MeshConfig, MeshEvent, MeshHandle, MeshIdentity, MeshLimits, MeshStats, PeerInfo};
+pub use penalty::Penalty;
 pub use transport::Transport;

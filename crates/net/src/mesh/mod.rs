@@ -7,17 +7,16 @@
 mod binding;
 mod fetch;
 mod peer;
-mod penalty;
 mod registry;
 mod session;
 
 pub use binding::{BINDING_LIFETIME_S_MAX, Binding, MeshIdentity, binding_domain};
-pub use penalty::Penalty;
 
 use crate::driver::{self, Command, Setup};
 use crate::error::{HandshakeError, NetError};
 use crate::hello::{ChainIdentity, HELLO_PROTOCOL};
 use crate::id::{self, NodeId};
+use crate::penalty::Penalty;
 use crate::transport::Transport;
 use bytes::Bytes;
 use libp2p::StreamProtocol;
@@ -311,3 +310,6 @@ impl MeshHandle {
 fn is_sendable(message: &Bytes) -> bool {
     (1..=MESSAGE_BYTES_MAX).contains(&message.len())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::binding::Binding;
 use super::{MeshLimits, PeerInfo};
-use crate::control::{LinkStats, Stop};
+use crate::control::{LinkStats, Stop, tell};
 use crate::error::lock;
 use crate::hello::Rank;
 use crate::id::NodeId;
@@ -50,7 +50,7 @@ pub(crate) struct ActiveLink {
 impl ActiveLink {
     /// Tells the connection's tasks to stop, at least this hard.
     pub(crate) fn stop(&self, how: Stop) {
-        self.stop.send_if_modified(|s| std::mem::replace(s, (*s).max(how)) != *s);
+        tell(&self.stop, how);
     }
 }
 
@@ -110,6 +110,9 @@ impl Peer {
 
     /// Waits until the peer is a validator.
     pub(crate) async fn until_validator(&self) {
+        if self.role().is_some() {
+            return;
+        }
         let _ = self.role.subscribe().wait_for(Option::is_some).await;
     }
 

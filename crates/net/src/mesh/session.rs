@@ -2,21 +2,21 @@
 
 use super::binding::{Binding, OwnBinding, binding_domain};
 use super::peer::{ActiveLink, Peer};
-use super::penalty::{Penalty, PenaltyBook};
 use super::registry::Registry;
 use super::{
     BULK, FETCH, HELLO, MeshEvent, MeshIdentity, MeshLimits, MeshStats, URGENT, URGENT_BYTES_MAX, fetch, is_sendable,
 };
-use crate::control::{self, LinkStats, Stop, stopping};
-use crate::driver::{Connection, Ended, Network};
+use crate::control::{self, LinkStats, Stop, stopping, tell};
+use crate::driver::{Connection, Ended, Network, until};
 use crate::error::{HandshakeError, lock};
 use crate::frame::FrameError;
 use crate::hello::{self, ChainIdentity, HANDSHAKE_TIMEOUT, NetworkKind, Rank, unix_ms};
 use crate::id::NodeId;
 use crate::lane::{LaneReader, send_all};
 use crate::link::ProtocolIndex;
+use crate::penalty::{Penalty, PenaltyBook};
 use bytes::Bytes;
-use crypto::Domain;
+use crypto::{Domain, PublicKey};
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
 use std::collections::HashSet;
@@ -53,7 +53,7 @@ pub(crate) struct Core {
     domain: Domain,
     registry: Registry,
     set: watch::Sender<Option<Arc<ValidatorSet>>>,
-    penalties: Mutex<PenaltyBook>,
+    penalties: Mutex<PenaltyBook<PublicKey>>,
     proven: Mutex<HashSet<Binding>>,
     checking: Semaphore,
     unsolicited: Semaphore,
@@ -406,9 +406,9 @@ impl Session {
             self.spawn_senders(&connection.streams.opener, &mut tasks);
         }
         let mut lingers = std::pin::pin!(linger(&mut stopped));
-        let mut lingered = None;
+        let mut retire_by: Option<Instant> = None;
         loop {
-            if lingered.is_some() && tasks.is_empty() {
+            if retire_by.is_some() && tasks.is_empty() {
                 return Ended::Retired;
             }
             tokio::select! {
@@ -434,11 +434,11 @@ impl Session {
                         return ended;
                     }
                 }
-                how = &mut lingers, if lingered.is_none() => match how {
+                how = &mut lingers, if retire_by.is_none() => match how {
                     Stop::Close => return Ended::Lost("closed".to_owned()),
-                    _ => lingered = Some(()),
+                    _ => retire_by = Some(Instant::now() + RETIRE_LINGER_MAX),
                 },
-                () = tokio::time::sleep(RETIRE_LINGER_MAX), if lingered.is_some() => return Ended::Retired,
+                () = until(retire_by) => return Ended::Retired,
             }
         }
     }
@@ -509,13 +509,14 @@ impl Session {
     }
 
     fn peer_retires(&self) {
-        self.stop.send_if_modified(|s| std::mem::replace(s, (*s).max(Stop::Retire)) != *s);
+        tell(&self.stop, Stop::Retire);
     }
 
     /// The validator set changed: the peer may be another index, or none any more, or one only now.
     async fn reassess(&mut self, dialed: bool) -> Result<(), Ended> {
         let binding = self.peer.binding.as_ref();
-        let role = self.core.role_of(self.peer.node, dialed, binding).await.map_err(Ended::Refused)?;
+        // Every connection asks once per set: as good as solicited.
+        let role = self.core.role_of(self.peer.node, true, binding).await.map_err(Ended::Refused)?;
         match role {
             Some(_) if !self.core.registry.prove(&self.peer) => return Err(Ended::Retired),
             Some(_) => self.place = None,

@@ -1,11 +1,14 @@
-//! Misbehaviour that only the application can see, counted per consensus key.
+//! Misbehaviour that only the application can see, counted per identity: the consensus key in the mesh, the
+//! network key in the transaction network.
 
-use crypto::PublicKey;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
-use types::limits::VALIDATORS_MAX;
 
-/// What a validator did.
+/// Identities with a record.
+const RECORDS_MAX: usize = 1024;
+
+/// What a peer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Penalty {
     /// A message that does not decode.
@@ -28,7 +31,7 @@ impl Penalty {
     }
 }
 
-/// Points at which a validator is kept out.
+/// Points at which a peer is kept out.
 const BAN_POINTS: u32 = 100;
 
 /// One point is forgiven in this time.
@@ -43,10 +46,15 @@ const BAN_MAX: Duration = Duration::from_secs(160);
 /// Pure: the time is an argument.
 ///
 /// # Invariants
-/// At most [`VALIDATORS_MAX`] keys; callers count only keys of the current set.
-#[derive(Default)]
-pub(crate) struct PenaltyBook {
-    records: HashMap<PublicKey, Record>,
+/// At most [`RECORDS_MAX`] records; when all are in use, further identities go unpunished.
+pub(crate) struct PenaltyBook<K> {
+    records: HashMap<K, Record>,
+}
+
+impl<K> Default for PenaltyBook<K> {
+    fn default() -> Self {
+        Self { records: HashMap::new() }
+    }
 }
 
 struct Record {
@@ -56,12 +64,12 @@ struct Record {
     banned_until: Option<Instant>,
 }
 
-impl PenaltyBook {
-    /// Counts; true if the validator is to be kept out from now on.
-    pub(crate) fn count(&mut self, key: PublicKey, penalty: Penalty, now: Instant) -> bool {
-        if !self.records.contains_key(&key) && self.records.len() >= VALIDATORS_MAX {
+impl<K: Eq + Hash> PenaltyBook<K> {
+    /// Counts; true if the peer is to be kept out from now on.
+    pub(crate) fn count(&mut self, key: K, penalty: Penalty, now: Instant) -> bool {
+        if !self.records.contains_key(&key) && self.records.len() >= RECORDS_MAX {
             self.records.retain(|_, record| record.points_at(now) > 0 || record.is_banned(now));
-            if self.records.len() >= VALIDATORS_MAX {
+            if self.records.len() >= RECORDS_MAX {
                 return false;
             }
         }
@@ -80,7 +88,7 @@ impl PenaltyBook {
     }
 
     /// How long this key is still kept out.
-    pub(crate) fn banned_for(&self, key: &PublicKey, now: Instant) -> Option<Duration> {
+    pub(crate) fn banned_for(&self, key: &K, now: Instant) -> Option<Duration> {
         let until = self.records.get(key)?.banned_until?;
         until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
@@ -102,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rare_faults_are_forgiven_and_frequent_ones_keep_a_validator_out_ever_longer() {
-        let (mut book, key, mut now) = (PenaltyBook::default(), PublicKey([1; 48]), Instant::now());
+    fn rare_faults_are_forgiven_and_frequent_ones_keep_a_peer_out_ever_longer() {
+        let (mut book, key, mut now) = (PenaltyBook::default(), 1, Instant::now());
         for _ in 0..50 {
             assert!(!book.count(key, Penalty::Malformed, now));
             now += Duration::from_secs(30);
@@ -115,6 +123,6 @@ mod tests {
             now += Duration::from_secs(time);
             assert_eq!(book.banned_for(&key, now), None);
         }
-        assert_eq!(book.banned_for(&PublicKey([2; 48]), now), None);
+        assert_eq!(book.banned_for(&2, now), None);
     }
 }
