@@ -267,10 +267,6 @@ impl Chain {
         &self.0.store
     }
 
-    pub(crate) fn shared_rules(&self) -> &Arc<Rules> {
-        &self.0.rules
-    }
-
     fn locate(&self, hash: B256) -> Result<Option<TxLocation>, StateError> {
         let head = self.height().get();
         Ok(self.0.store.locate(&hash)?.filter(|at| at.height <= head))

@@ -161,7 +161,9 @@ pub enum ConfigError {
         max: usize,
     },
     /// A fault without the word that it is meant.
-    #[error("fault.fault is set: this node would misbehave on purpose; tests set fault.i_am_testing = true as well")]
+    #[error(
+        "fault.fault is set: this node would misbehave on purpose; tests set fault.i_am_testing = true as well"
+    )]
     Fault,
 }
 
@@ -348,7 +350,10 @@ mod tests {
             ("colour = 1\n", "unknown field `colour`"),
             ("history_blocks = 0\n", "history_blocks is 0, must be from 1 to 4294967296"),
             ("peers = [\"127.0.0.1:1\"]\n", "peers has 1 entries, but p2p_listen is not set"),
-            ("metrics_listen = \"127.0.0.1:8545\"\n", "rpc.address and metrics_listen are both 127.0.0.1:8545"),
+            (
+                "metrics_listen = \"127.0.0.1:8545\"\n",
+                "rpc.address and metrics_listen are both 127.0.0.1:8545",
+            ),
             ("[pool]\nlifetime_minutes = 0\n", "pool.lifetime_minutes is 0"),
             ("[pool]\nlifetime = 0\n", "unknown field `lifetime`"),
             ("[rpc]\nbatch_calls_max = 0\n", "rpc.batch_calls_max is 0"),

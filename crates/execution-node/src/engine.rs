@@ -24,6 +24,24 @@ enum Call {
     Build(Box<PayloadRequest>, Reply<BuiltPayload>),
     NewPayload(Box<(Header, Vec<u8>, SystemInputs)>, Reply<PayloadStatus>),
     Forkchoice(Forkchoice, Reply<FinalizedState>),
+    Stop,
+}
+
+/// The thread that executes. It finishes the calls before the stop, and answers no later one.
+pub(crate) struct ExecutorThread {
+    calls: mpsc::Sender<Call>,
+    thread: JoinHandle<()>,
+}
+
+impl ExecutorThread {
+    /// Stops it and waits for its end. Blocks.
+    pub fn stop(self) {
+        // Fails only when the thread has ended already.
+        let _ = self.calls.blocking_send(Call::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the executor's thread had panicked");
+        }
+    }
 }
 
 /// The executor as consensus sees it.
@@ -36,18 +54,19 @@ pub(crate) struct EngineService {
 }
 
 impl EngineService {
-    /// Starts the executor's thread. It ends when the service and all its calls are gone.
+    /// Starts the executor's thread.
     pub fn start(
         executor: Executor,
         shared: Arc<ExecutorShared>,
         capabilities: Capabilities,
         metrics: Metrics,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+    ) -> std::io::Result<(Self, ExecutorThread)> {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING_MAX);
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("executor".into())
             .spawn(move || work(executor, &of_thread, waiting))?;
+        let thread = ExecutorThread { calls: calls.clone(), thread };
         Ok((Self { calls, shared, capabilities, metrics }, thread))
     }
 
@@ -137,6 +156,7 @@ impl Engine for EngineService {
 fn work(mut executor: Executor, shared: &ExecutorShared, mut calls: mpsc::Receiver<Call>) {
     while let Some(call) = calls.blocking_recv() {
         match call {
+            Call::Stop => return,
             Call::Build(request, reply) => {
                 // A caller that went away needs no answer; here and below.
                 let _ = reply.send(guarded(shared, || executor.build(&request)));

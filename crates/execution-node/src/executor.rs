@@ -6,8 +6,8 @@ use crate::metrics::Metrics;
 use crate::tree::{BlockTree, Node, layers, nonce_above};
 use alloy_primitives::map::B256Map;
 use execution::{
-    BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidTx, LtHash, Overlay, Payload, PayloadTransactions,
-    RecoveredTx, SkippedTx, StateDiff, ViewError,
+    BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidTx, LtHash, Overlay, Payload,
+    PayloadTransactions, RecoveredTx, SkippedTx, StateDiff, ViewError,
 };
 use parking_lot::Mutex;
 use state::{BlockRecord, ExecutedBlock, StateSnapshot};
@@ -15,9 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use txpool::{AccountState, Selection};
-use types::engine::{
-    BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus,
-};
+use types::engine::{BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus};
 use types::limits::PAYLOAD_BYTES_MAX;
 use types::{Address, B256, Header, Height, RejectionCode, SystemInputs};
 
@@ -166,14 +164,7 @@ impl Executor {
         build_time_max: Duration,
         fault: Option<Fault>,
     ) -> Self {
-        Self {
-            shared,
-            metrics,
-            build_time_max,
-            built: VecDeque::new(),
-            refused: Refused::default(),
-            fault,
-        }
+        Self { shared, metrics, build_time_max, built: VecDeque::new(), refused: Refused::default(), fault }
     }
 
     /// Builds and executes a payload from the pool.
@@ -253,7 +244,10 @@ impl Executor {
             let tree = self.shared.tree.lock();
             match self.check_forkchoice(&tree, forkchoice)? {
                 Move::Replay => {
-                    return Ok(Finalized { state: self.shared.finalized_state(), cleanup: Cleanup::default() });
+                    return Ok(Finalized {
+                        state: self.shared.finalized_state(),
+                        cleanup: Cleanup::default(),
+                    });
                 }
                 Move::Forward => tree.path(&forkchoice.finalized).unwrap_or_default(),
             }
@@ -284,6 +278,11 @@ impl Executor {
             let tree = self.shared.tree.lock();
             self.built.retain(|built| tree.contains(&built.parent_hash));
         }
+    }
+
+    #[cfg(test)]
+    pub fn built_waiting(&self) -> usize {
+        self.built.len()
     }
 
     /// The answer for a block that was executed before.
@@ -365,14 +364,16 @@ impl Executor {
         let chain_id = self.shared.chain.chain_id();
         // A header of another chain is wrong for ever. A body that does not belong to its header says nothing
         // about the header: the right body may still come.
-        let invalid = |code, final_for_header, reason| Err(NoVerdict::Invalid { code, reason, final_for_header });
+        let invalid =
+            |code, final_for_header, reason| Err(NoVerdict::Invalid { code, reason, final_for_header });
         if header.chain_id != chain_id {
             let reason = format!("chain id is {}, this chain's is {chain_id}", header.chain_id);
             return invalid(RejectionCode::BadHeader, true, reason);
         }
         let inputs_hash = system_inputs.hash();
         if inputs_hash != header.system_inputs_hash {
-            let reason = format!("system inputs hash to {inputs_hash}, header has {}", header.system_inputs_hash);
+            let reason =
+                format!("system inputs hash to {inputs_hash}, header has {}", header.system_inputs_hash);
             return invalid(RejectionCode::BadSystemInputs, false, reason);
         }
         let SystemInputs { randao_mix: _, evidence, liveness, penalties } = system_inputs;
@@ -424,7 +425,9 @@ impl Executor {
         let genesis = chain.genesis_hash();
         let named = |hash: B256| if hash.is_zero() { genesis } else { hash };
         if head.is_zero() && !(safe.is_zero() && finalized.is_zero()) {
-            return Err(EngineError::Illegal(format!("head is zero but safe is {safe} and finalized {finalized}")));
+            return Err(EngineError::Illegal(format!(
+                "head is zero but safe is {safe} and finalized {finalized}"
+            )));
         }
         let (head, safe, finalized) = (named(head), named(safe), named(finalized));
         let final_height = |hash: B256| {
@@ -627,7 +630,10 @@ fn account_states(diff: &StateDiff) -> Vec<(Address, AccountState)> {
         // A pooled sender signed a transaction, so code on it can only be a delegation.
         delegated: info.has_code(),
     };
-    diff.accounts().into_iter().map(|(address, change)| (address, change.new.map(state).unwrap_or_default())).collect()
+    diff.accounts()
+        .into_iter()
+        .map(|(address, change)| (address, change.new.map(state).unwrap_or_default()))
+        .collect()
 }
 
 /// Takes transactions out of the pool that no later block can hold either.

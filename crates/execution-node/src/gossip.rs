@@ -164,9 +164,7 @@ async fn receive(
 /// sender.
 async fn check(pool: &Pool, transactions: Vec<Bytes>) -> Verdict {
     let results = pool.submit_from_peer(transactions).await;
-    let blamed = |result: &Result<B256, PoolError>| {
-        matches!(result, Err(PoolError::Refused(refusal)) if refusal.blames_peer())
-    };
+    let blamed = |result: &Result<B256, PoolError>| matches!(result, Err(PoolError::Refused(refusal)) if refusal.blames_peer());
     if results.iter().any(blamed) {
         Verdict::Reject
     } else if results.iter().any(Result::is_ok) {

@@ -129,7 +129,12 @@ impl Collector for Live {
             put_gauge(&mut encoder, name, help, value)?;
         }
         if let Some(process) = ProcessUse::read() {
-            put_gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory", process.memory_bytes)?;
+            put_gauge(
+                &mut encoder,
+                "process_resident_memory_bytes",
+                "Resident memory",
+                process.memory_bytes,
+            )?;
             let counter = ConstCounter::new(process.cpu_seconds);
             let name = "process_cpu_seconds";
             let descriptor =
@@ -140,7 +145,12 @@ impl Collector for Live {
     }
 }
 
-fn put_gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: i64) -> Result<(), std::fmt::Error> {
+fn put_gauge(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> Result<(), std::fmt::Error> {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
@@ -177,8 +187,10 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let state = Arc::new((registry, shared));
-    let router =
-        Router::new().route("/metrics", get(show_metrics)).route("/health", get(show_health)).with_state(state);
+    let router = Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/health", get(show_health))
+        .with_state(state);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown).await {
         tracing::error!(%error, "metrics server ended");
     }

@@ -3,7 +3,7 @@
 use crate::chain::Chain;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::engine::EngineService;
+use crate::engine::{EngineService, ExecutorThread};
 use crate::executor::{Executor, ExecutorShared};
 use crate::gossip::{Gossip, GossipSetup};
 use crate::metrics::{self, Metrics};
@@ -16,7 +16,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use txpool::AdmissionPolicy;
@@ -118,7 +117,7 @@ pub struct Node {
     metrics_address: Option<SocketAddr>,
     metrics: Option<tokio::task::JoinHandle<()>>,
     gossip: Option<Gossip>,
-    executor: JoinHandle<()>,
+    executor: ExecutorThread,
     pool: PoolThreads,
     shutdown: watch::Sender<bool>,
     // Last: the directory is let go when everything that writes to it is gone.
@@ -147,7 +146,8 @@ impl Node {
         let version = format!("tandem-executord/{}", env!("CARGO_PKG_VERSION"));
         let capabilities = capabilities_of(chain.genesis(), genesis_state_hash, version);
         let (service, executor) =
-            EngineService::start(executor, shared.clone(), capabilities, counters.clone()).map_err(Error::Thread)?;
+            EngineService::start(executor, shared.clone(), capabilities, counters.clone())
+                .map_err(Error::Thread)?;
 
         let links = RpcLinks::default();
         let metrics_listener = bind_metrics(config.metrics_listen).await?;
@@ -163,13 +163,15 @@ impl Node {
                 let setup = GossipSetup { listen, peers: config.peers.clone(), network_key };
                 let (to_network, outgoing) = mpsc::channel(OUTGOING_WAITING_MAX);
                 let peers = links.peers.clone();
-                let gossip = Gossip::start(setup, chain.genesis(), chain.pool().clone(), outgoing, peers).await?;
+                let gossip =
+                    Gossip::start(setup, chain.genesis(), chain.pool().clone(), outgoing, peers).await?;
                 chain.pool().publish_to(to_network);
                 Some(gossip)
             }
             None => None,
         };
-        let engine = engine_api::serve(&config.engine_endpoint, secret, Arc::new(service), told(&shutdown)).await?;
+        let engine =
+            engine_api::serve(&config.engine_endpoint, secret, Arc::new(service), told(&shutdown)).await?;
         tracing::info!(
             chain_id = chain.chain_id(),
             height = %chain.height(),
@@ -230,9 +232,7 @@ impl Node {
             let _ = metrics.await;
         }
         let threads = tokio::task::spawn_blocking(move || {
-            if executor.join().is_err() {
-                tracing::error!("the executor's thread had panicked");
-            }
+            executor.stop();
             pool.stop();
             drop(chain);
         });

@@ -25,7 +25,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
-use txpool::{AccountState, AdmissionPolicy, AdmissionRules, Limits, Refusal, Selection, SenderContent, Status};
+use txpool::{
+    AccountState, AdmissionPolicy, AdmissionRules, Limits, Refusal, Selection, SenderContent, Status,
+};
 
 use crate::chain::unix_ms;
 
@@ -130,7 +132,8 @@ impl Pool {
             None => (None, Vec::new()),
         };
         let fork = rules.fork_at(height.saturating_add(1));
-        let (chain_id, gas_limit, size_max) = (rules.chain_id(), rules.gas_limit(), options.transaction_bytes_max);
+        let (chain_id, gas_limit, size_max) =
+            (rules.chain_id(), rules.gas_limit(), options.transaction_bytes_max);
         let admission = AdmissionRules::new(chain_id, gas_limit, size_max, fork, options.policy);
         let shared = Shared {
             pool: txpool::Pool::new(options.limits, next_base_fee),
@@ -324,8 +327,7 @@ impl Pool {
 
     fn readmit_journal(&self, kept: Vec<Bytes>) {
         let total = kept.len();
-        let parsed = kept.into_iter().map(|bytes| self.parse(bytes)).collect::<Vec<_>>();
-        let results = self.admit(parsed);
+        let results = self.admit(self.parse(kept.into_iter()));
         let mut admitted = 0;
         for hash in results.into_iter().flatten() {
             admitted += 1;
@@ -338,8 +340,7 @@ impl Pool {
 
     /// Works off one batch: everything but the answers.
     fn process(&self, jobs: Vec<Job>) {
-        let parsed = jobs.iter().map(|job| self.parse(job.encoded.clone())).collect();
-        let mut results = self.admit(parsed);
+        let mut results = self.admit(self.parse(jobs.iter().map(|job| job.encoded.clone())));
         self.journal_local(&jobs, &mut results);
         let admitted = {
             let shared = self.0.shared.lock();
@@ -360,11 +361,14 @@ impl Pool {
     }
 
     /// Everything that can be said without the sender.
-    fn parse(&self, encoded: Bytes) -> Result<UnrecoveredTx, PoolError> {
+    fn parse(&self, encoded: impl Iterator<Item = Bytes>) -> Vec<Result<UnrecoveredTx, PoolError>> {
         let admission = self.0.shared.lock().admission.clone();
-        let parsed = UnrecoveredTx::parse(encoded).map_err(Refusal::from)?;
-        admission.check(parsed.envelope(), parsed.encoded().len())?;
-        Ok(parsed)
+        let parse = |encoded| {
+            let parsed = UnrecoveredTx::parse(encoded).map_err(Refusal::from)?;
+            admission.check(parsed.envelope(), parsed.encoded().len())?;
+            Ok(parsed)
+        };
+        encoded.map(parse).collect()
     }
 
     /// Recovers and inserts what was parsed; results in order.

@@ -1,0 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
+mod executor;
+mod harness;
+mod node;

@@ -1,0 +1,1 @@
+//! The whole process: start, serve, stop, start again.
