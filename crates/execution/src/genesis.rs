@@ -48,9 +48,10 @@ pub fn genesis_state(genesis: &Genesis) -> Result<GenesisState, GenesisStateErro
     let mut diff = StateDiff::default();
     let mut supply = U256::ZERO;
     for (address, account) in &genesis.alloc {
-        supply = supply
-            .checked_add(account.balance)
-            .ok_or(GenesisStateError::SupplyOverflow { address: *address })?;
+        supply = supply.saturating_add(account.balance);
+        if supply > U256::from(u128::MAX) {
+            return Err(GenesisStateError::SupplyOverflow { address: *address });
+        }
         allocate(&mut diff, *address, account)?;
     }
     let lthash = LtHash::new(genesis.config.chain_id).apply(&diff);

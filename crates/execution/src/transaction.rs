@@ -4,7 +4,10 @@
 use crate::{InvalidPayload, InvalidPayloadCode, Payload};
 use alloy_consensus::{EthereumTxEnvelope, Transaction, TxEip4844, crypto::SECP256K1N_HALF};
 use alloy_eips::{
-    eip2718::{Decodable2718, Eip2718Error},
+    eip2718::{
+        Decodable2718, EIP1559_TX_TYPE_ID, EIP2930_TX_TYPE_ID, EIP4844_TX_TYPE_ID, EIP7702_TX_TYPE_ID,
+        Eip2718Error,
+    },
     eip7702::{RecoveredAuthority, RecoveredAuthorization, SignedAuthorization},
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, keccak256};
@@ -15,6 +18,9 @@ use secp256k1::{
 };
 use std::{collections::HashSet, sync::Arc};
 use types::limits::TRANSACTION_BYTES_MAX;
+
+/// First byte of an RLP list, and so of a legacy transaction.
+const RLP_LIST: u8 = 0xc0;
 
 /// A signed Ethereum transaction. Blob transactions decode to it but are refused by [`RecoveredTx::decode`].
 pub type TxEnvelope = EthereumTxEnvelope<TxEip4844>;
@@ -246,8 +252,11 @@ fn parse(encoded: &[u8]) -> Result<TxEnvelope, TxError> {
     if encoded.is_empty() || encoded.len() > TRANSACTION_BYTES_MAX {
         return Err(TxError::Length { length: encoded.len(), max: TRANSACTION_BYTES_MAX });
     }
-    if encoded[0] == alloy_eips::eip2718::EIP4844_TX_TYPE_ID {
-        return Err(TxError::Blob);
+    match encoded[0] {
+        EIP4844_TX_TYPE_ID => return Err(TxError::Blob),
+        // Below the first byte of an RLP list stands the type of an EIP-2718 envelope.
+        EIP2930_TX_TYPE_ID | EIP1559_TX_TYPE_ID | EIP7702_TX_TYPE_ID | RLP_LIST.. => {}
+        kind => return Err(TxError::UnsupportedType(kind)),
     }
     TxEnvelope::decode_2718_exact(encoded).map_err(|error| match error {
         Eip2718Error::UnexpectedType(kind) => TxError::UnsupportedType(kind),
