@@ -43,6 +43,11 @@ impl SimDisk {
         self.finalized.last_key_value().map_or(Height::ZERO, |(height, _)| *height)
     }
 
+    /// Loses the sign-state, as an operator does who restores an old backup.
+    pub fn forget_votes(&mut self) {
+        self.sign_state = None;
+    }
+
     /// What a start finds.
     pub fn recover(&mut self) -> Recovered {
         self.crash = None;

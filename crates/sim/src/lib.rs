@@ -9,6 +9,7 @@
 //! - executed and durable before final (C-5.3);
 //! - after the faults end, every node finalizes again (C-6).
 
+pub mod byzantine;
 pub mod checks;
 pub mod disk;
 pub mod executor;

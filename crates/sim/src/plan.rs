@@ -1,7 +1,8 @@
 //! What goes wrong in a run, all of it drawn from one seed.
 
+use crate::byzantine::{BEHAVIOURS, Behaviour};
 use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -24,6 +25,8 @@ pub struct Plan {
     pub seed: u64,
     /// Stake per validator.
     pub stakes: Vec<u128>,
+    /// Validators that lie, with less than a third of stake together.
+    pub byzantine: Vec<(usize, Behaviour)>,
     /// Nodes without a key, which only follow.
     pub followers: usize,
     /// One-way delay of a message in microseconds: at least, at most.
@@ -60,6 +63,7 @@ impl Plan {
         let slowest = often(&mut rng, &[2_000, 20_000, 90_000]);
         Self {
             seed,
+            byzantine: draw_liars(&mut rng, &stakes),
             stakes,
             followers: rng.random_range(0..=1),
             delay_us: (rng.random_range(100..=slowest / 2), slowest),
@@ -81,6 +85,7 @@ impl Plan {
         Self {
             seed,
             stakes: stakes.to_vec(),
+            byzantine: Vec::new(),
             followers: 0,
             delay_us: (500, 1_000),
             loss_permille: 0,
@@ -95,4 +100,20 @@ impl Plan {
             recovery_ms: 10_000,
         }
     }
+}
+
+/// Half of the runs have liars: as many as fit below a third of stake, in random order, each with a random trade.
+fn draw_liars(rng: &mut ChaCha8Rng, stakes: &[u128]) -> Vec<(usize, Behaviour)> {
+    let (total, mut held, mut liars) = (stakes.iter().sum::<u128>(), 0, Vec::new());
+    let mut order: Vec<usize> = (0..stakes.len()).collect();
+    order.shuffle(rng);
+    if rng.random() {
+        for index in order {
+            if (held + stakes[index]) * 3 < total {
+                held += stakes[index];
+                liars.push((index, *BEHAVIOURS.choose(rng).expect("the list is not empty")));
+            }
+        }
+    }
+    liars
 }

@@ -1,5 +1,6 @@
 //! The event loop of a simulated network.
 
+use crate::byzantine::{Behaviour, Byzantine, Sent};
 use crate::checks::{NothingSlashable, OneChain, durable_before_sent, executed_before_final};
 use crate::disk::{CrashPoint, SimDisk};
 use crate::executor::SimExecutor;
@@ -15,12 +16,13 @@ use std::sync::Arc;
 use types::engine::{EngineError, PayloadLimits};
 use types::genesis::Timing;
 use types::{
-    Address, B256, ConsensusMessage, Epoch, FetchRequest, FetchResponse, Height, QuorumRule, Stake,
+    Address, B256, ConsensusMessage, Domain, Epoch, FetchRequest, FetchResponse, Height, QuorumRule, Stake,
     Validator, ValidatorIndex, ValidatorSet,
 };
 
 /// Lines of the event log kept for a failure report.
 const LOG_LINES_MAX: usize = 4_000;
+const CHAIN_ID: u64 = 31337;
 /// Wall clock at the start of every run, in milliseconds since 1970.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -67,6 +69,7 @@ struct Node {
     executor_life: u64,
     tick_at_us: u64,
     skew_ms: i64,
+    byzantine: Option<Byzantine>,
 }
 
 #[derive(Debug)]
@@ -160,10 +163,12 @@ impl World {
                 executor_life: 0,
                 tick_at_us: u64::MAX,
                 skew_ms,
+                byzantine: None,
             });
             let delay = world.rng.random_range(0..50_000);
             world.schedule(delay, What::Fault(Fault::Restart(index)));
         }
+        world.corrupt();
         for (every_ms, fault) in [
             (world.plan.crash_every_ms, Fault::Crash),
             (world.plan.executor_fault_every_ms, Fault::ExecutorDies),
@@ -175,6 +180,19 @@ impl World {
         }
         world.schedule(world.plan.faults_ms * 1000, What::Fault(Fault::End));
         world
+    }
+
+    fn corrupt(&mut self) {
+        let domain = Domain { chain_id: CHAIN_ID, genesis_hash: self.genesis_hash(), epoch: 0 };
+        for (node, behaviour) in self.plan.byzantine.clone() {
+            let (index, key) = (ValidatorIndex::new(node as u32), SecretKey::simulated(node as u64));
+            self.nodes[node].executor.lies = behaviour == Behaviour::InvalidPayloadLeader;
+            self.nodes[node].byzantine = Some(Byzantine::new(behaviour, index, key, domain));
+        }
+    }
+
+    fn is_honest(&self, node: usize) -> bool {
+        self.nodes[node].byzantine.is_none()
     }
 
     /// The executor of a node, for tests that make it lie or die.
@@ -193,7 +211,7 @@ impl World {
 
     fn settings(&self, node: usize) -> Settings {
         Settings {
-            chain_id: 31337,
+            chain_id: CHAIN_ID,
             genesis_hash: self.genesis_hash(),
             genesis_timestamp_ms: EPOCH_MS - 10_000,
             seed: tagged_hash("tandem simulation seed", &[&self.plan.seed.to_le_bytes()]),
@@ -214,7 +232,8 @@ impl World {
                 target = Some(Height::new(self.one_chain.height().get() + self.plan.heights_after));
                 healed_us = self.now_us;
             }
-            if target.is_some_and(|target| self.finalized.iter().all(|height| *height >= target)) {
+            let honest = (0..self.nodes.len()).filter(|node| self.is_honest(*node));
+            if target.is_some_and(|target| honest.into_iter().all(|node| self.finalized[node] >= target)) {
                 let views =
                     self.nodes.iter().filter_map(|n| n.replica.as_ref()).map(|r| r.view().get()).max();
                 return Ok(Report {
@@ -260,6 +279,7 @@ impl World {
                 }
             }
             What::Deliver { from, to, message } => {
+                self.provoke(to, &message);
                 let from = ValidatorIndex::new(from as u32);
                 self.handle(to, Input::Message { from, message: (*message).clone() })?;
             }
@@ -426,13 +446,20 @@ impl World {
             }
             Outbound::Event(Event::Finalized { block, block_hash, .. }) => {
                 let height = block.header.height;
+                if !self.is_honest(node) {
+                    return Ok(());
+                }
                 executed_before_final(&self.nodes[node].executor, node, height, block_hash)?;
                 self.one_chain.finalized(node, height, block_hash)?;
                 self.finalized[node] = self.finalized[node].max(height);
                 Ok(())
             }
-            Outbound::Event(Event::Alarm(what)) => Err(format!("ALARM at node {node}: {what}")),
-            Outbound::Event(Event::Misbehaviour { validator, what }) => {
+            Outbound::Event(Event::Alarm(what)) if self.is_honest(node) => {
+                Err(format!("ALARM at node {node}: {what}"))
+            }
+            Outbound::Event(Event::Misbehaviour { validator, what })
+                if self.is_honest(node) && self.is_honest(validator.get() as usize) =>
+            {
                 Err(format!("node {node} accuses the honest validator {validator}: {what}"))
             }
             Outbound::Event(_) => Ok(()),
@@ -450,6 +477,11 @@ impl World {
             // The mesh refuses messages of nodes outside the set.
             return Ok(());
         }
+        if let Some(liar) = &mut self.nodes[node].byzantine {
+            let sent = liar.twist(to, &message, &mut self.rng);
+            self.send_lies(node, sent);
+            return Ok(());
+        }
         durable_before_sent(&self.nodes[node].disk, index, &message)?;
         self.nothing_slashable.sent(index, &message)?;
         let message = Arc::new(message);
@@ -463,6 +495,22 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn send_lies(&mut self, node: usize, sent: Vec<Sent>) {
+        for (to, message, extra) in sent {
+            if let Some(delay) = self.link_delay(node, to) {
+                self.schedule(delay + extra, What::Deliver { from: node, to, message: Arc::new(message) });
+            }
+        }
+    }
+
+    fn provoke(&mut self, node: usize, message: &ConsensusMessage) {
+        let others: Vec<usize> = (0..self.plan.stakes.len()).filter(|other| *other != node).collect();
+        if let Some(liar) = &mut self.nodes[node].byzantine {
+            let sent = liar.provoked(&others, message, &mut self.rng);
+            self.send_lies(node, sent);
+        }
     }
 
     /// Delay of a message now, or `None` when it is lost.
@@ -547,6 +595,9 @@ impl World {
         self.nodes[node].replica = None;
         self.nodes[node].life += 1;
         self.nodes[node].tick_at_us = u64::MAX;
+        if self.nodes[node].byzantine.as_ref().is_some_and(|b| b.behaviour == Behaviour::Amnesiac) {
+            self.nodes[node].disk.forget_votes();
+        }
         // Half of the time the whole machine goes, and the executor's memory with it.
         if self.rng.random() {
             self.nodes[node].executor.restart();

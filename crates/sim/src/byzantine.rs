@@ -1,0 +1,188 @@
+//! Validators that break the rules, as named types. Each runs the real replica and key and then lies with what it
+//! sends, so that it stays plausible; together they hold less than a third of stake.
+
+use crypto::SecretKey;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use types::vote::Signed;
+use types::{
+    B256, Commit, CommitVote, ConsensusMessage, Domain, Height, Justify, Prepare, PrepareVote, Proposal,
+    ProposalVote, Qc, Signature, ValidatorIndex, View,
+};
+
+/// How a validator misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Proposes one block to half of the others and another one to the rest, and votes for both.
+    Equivocator,
+    /// Keeps its votes back and releases them late.
+    LateReleaser,
+    /// Sends each vote to only some of the others.
+    Withholder,
+    /// Never proposes, never votes, only times out.
+    Nuller,
+    /// Forgets what it signed whenever it restarts.
+    Amnesiac,
+    /// Votes for every proposal and commits every certificate it sees, whatever it is locked on.
+    WrongLock,
+    /// Sends votes and certificates that do not verify or are far ahead.
+    Spammer,
+    /// Proposes blocks with a wrong state hash.
+    InvalidPayloadLeader,
+}
+
+/// All of them.
+pub const BEHAVIOURS: [Behaviour; 8] = [
+    Behaviour::Equivocator,
+    Behaviour::LateReleaser,
+    Behaviour::Withholder,
+    Behaviour::Nuller,
+    Behaviour::Amnesiac,
+    Behaviour::WrongLock,
+    Behaviour::Spammer,
+    Behaviour::InvalidPayloadLeader,
+];
+
+/// A message to one node, after an extra delay in microseconds.
+pub type Sent = (usize, ConsensusMessage, u64);
+
+/// One Byzantine validator.
+#[derive(Debug)]
+pub struct Byzantine {
+    /// What it does.
+    pub behaviour: Behaviour,
+    index: ValidatorIndex,
+    key: SecretKey,
+    domain: Domain,
+    /// The second block of a view, by view.
+    twins: std::collections::BTreeMap<View, B256>,
+}
+
+impl Byzantine {
+    /// A liar with the key of a validator.
+    pub fn new(behaviour: Behaviour, index: ValidatorIndex, key: SecretKey, domain: Domain) -> Self {
+        Self { behaviour, index, key, domain, twins: Default::default() }
+    }
+
+    /// What it really sends when its replica sends `message` to `to`.
+    pub fn twist(&mut self, to: &[usize], message: &ConsensusMessage, rng: &mut ChaCha8Rng) -> Vec<Sent> {
+        let is_vote = matches!(message, ConsensusMessage::Prepare(..) | ConsensusMessage::Commit(..));
+        let straight = |rng: &mut ChaCha8Rng, keep: f64, delay: u64| -> Vec<Sent> {
+            to.iter().filter(|_| rng.random_bool(keep)).map(|to| (*to, message.clone(), delay)).collect()
+        };
+        match self.behaviour {
+            Behaviour::LateReleaser if is_vote => {
+                let delay = rng.random_range(0..4_000_000);
+                straight(rng, 1.0, delay)
+            }
+            Behaviour::Withholder if is_vote => straight(rng, 0.4, 0),
+            Behaviour::Nuller if is_vote || matches!(message, ConsensusMessage::Proposal(..)) => Vec::new(),
+            Behaviour::Equivocator => self.equivocate(to, message),
+            Behaviour::Spammer => {
+                let mut sent = straight(rng, 1.0, 0);
+                sent.extend(to.iter().map(|to| (*to, self.junk(message, rng), 0)));
+                sent
+            }
+            _ => straight(rng, 1.0, 0),
+        }
+    }
+
+    /// What it sends on receiving `message`.
+    pub fn provoked(
+        &mut self,
+        others: &[usize],
+        message: &ConsensusMessage,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Sent> {
+        if self.behaviour != Behaviour::WrongLock {
+            return Vec::new();
+        }
+        let answer = match message {
+            ConsensusMessage::Proposal(epoch, proposal) => {
+                let header = &proposal.block.header;
+                let source = header.source();
+                let link = PrepareVote {
+                    source_view: source.view,
+                    source_hash: source.block_hash,
+                    target_view: header.view,
+                    height: header.height,
+                    block_hash: header.hash(),
+                };
+                ConsensusMessage::Prepare(*epoch, self.sign(link))
+            }
+            ConsensusMessage::Qc(qc) => self.commit(qc),
+            ConsensusMessage::Commit(_, commit) => self.commit(&commit.qc),
+            _ => return Vec::new(),
+        };
+        others.iter().map(|to| (*to, answer.clone(), rng.random_range(0..3_000_000))).collect()
+    }
+
+    fn commit(&self, qc: &Qc) -> ConsensusMessage {
+        let PrepareVote { target_view: view, height, block_hash, .. } = qc.vote;
+        let signed = self.sign(CommitVote { view, height, block_hash });
+        ConsensusMessage::Commit(qc.epoch, Commit { signed, qc: qc.clone() })
+    }
+
+    fn sign<S: types::vote::Statement>(&self, statement: S) -> Signed<S> {
+        Signed::new(statement, self.index, &self.key, &self.domain)
+    }
+
+    /// Every second node gets the twin of a proposal and the vote for it.
+    fn equivocate(&mut self, to: &[usize], message: &ConsensusMessage) -> Vec<Sent> {
+        let twin = match message {
+            ConsensusMessage::Proposal(epoch, proposal) => {
+                let twin = self.twin_of(proposal);
+                self.twins.insert(twin.signed.statement.view, twin.signed.statement.block_hash);
+                ConsensusMessage::Proposal(*epoch, Box::new(twin))
+            }
+            ConsensusMessage::Prepare(epoch, vote) => match self.twins.get(&vote.statement.target_view) {
+                Some(block_hash) => {
+                    let twin: Prepare = self.sign(PrepareVote { block_hash: *block_hash, ..vote.statement });
+                    ConsensusMessage::Prepare(*epoch, twin)
+                }
+                None => message.clone(),
+            },
+            _ => message.clone(),
+        };
+        let pick = |to: &usize| if to.is_multiple_of(2) { message.clone() } else { twin.clone() };
+        to.iter().map(|to| (*to, pick(to), 0)).collect()
+    }
+
+    fn twin_of(&self, proposal: &Proposal) -> Proposal {
+        let mut block = proposal.block.clone();
+        block.header.timestamp_ms += 1;
+        let (view, block_hash) = (block.header.view, block.header.hash());
+        Proposal { signed: self.sign(ProposalVote { view, block_hash }), block, again: None }
+    }
+
+    /// Something a careless node would believe.
+    fn junk(&self, message: &ConsensusMessage, rng: &mut ChaCha8Rng) -> ConsensusMessage {
+        let epoch = message.epoch();
+        let view = View::new(rng.random_range(1..40));
+        let link = PrepareVote {
+            source_view: View::ZERO,
+            source_hash: B256::ZERO,
+            target_view: view,
+            height: Height::new(rng.random_range(1..40)),
+            block_hash: B256::repeat_byte(rng.random()),
+        };
+        let forged = Signature(std::array::from_fn(|_| rng.random()));
+        match (rng.random_range(0..4), message) {
+            (0, _) => ConsensusMessage::Prepare(epoch, Signed { signature: forged, ..self.sign(link) }),
+            (1, _) => ConsensusMessage::Prepare(epoch, self.sign(link)),
+            (2, ConsensusMessage::Proposal(_, proposal)) => {
+                let mut bad = (**proposal).clone();
+                if let Justify::Prepare(qc) = &mut bad.block.header.justify {
+                    qc.signature = forged;
+                }
+                let (view, block_hash) = (bad.block.header.view, bad.block.header.hash());
+                bad.signed = self.sign(ProposalVote { view, block_hash });
+                ConsensusMessage::Proposal(epoch, Box::new(bad))
+            }
+            _ => {
+                let signers = types::SignerSet::of(64, [self.index]);
+                ConsensusMessage::Qc(Qc { epoch, vote: link, signers, signature: forged })
+            }
+        }
+    }
+}
