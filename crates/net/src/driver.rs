@@ -125,7 +125,8 @@ pub(crate) async fn start<N: Network>(setup: Setup, network: Arc<N>) -> Result<S
         .listen_on(transport::to_multiaddr(setup.transport, setup.listen))
         .map_err(|error| refuse(error.to_string()))?;
     let bound = tokio::time::timeout(LISTEN_TIMEOUT, listening(&mut swarm)).await;
-    let port = bound.map_err(|_| refuse("no answer from the operating system".to_owned()))?.map_err(refuse)?;
+    let port =
+        bound.map_err(|_| refuse("no answer from the operating system".to_owned()))?.map_err(refuse)?;
     let address = SocketAddr::new(setup.listen.ip(), port);
     let (commands, commands_rx) = mpsc::channel(COMMANDS_WAITING_MAX);
     let (ended_tx, ended) = tokio::sync::watch::channel(false);
@@ -202,7 +203,11 @@ struct Served {
 }
 
 impl<N: Network> Driver<N> {
-    async fn run(&mut self, mut commands: mpsc::Receiver<Command>, mut accepted: mpsc::Receiver<ConnectionId>) {
+    async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut accepted: mpsc::Receiver<ConnectionId>,
+    ) {
         loop {
             self.dial_due();
             let next_dial = self.dials.next_at();

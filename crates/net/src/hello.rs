@@ -100,9 +100,9 @@ pub(crate) async fn first_stream(
     match connection.streams.inbound.recv().await {
         None => Err(gone("the connection was closed".to_owned())),
         Some((protocol, stream)) if protocol == hello => Ok(stream),
-        Some((protocol, _)) => {
-            Err(HandshakeError::Malformed { reason: format!("stream kind {protocol} came before the handshake") })
-        }
+        Some((protocol, _)) => Err(HandshakeError::Malformed {
+            reason: format!("stream kind {protocol} came before the handshake"),
+        }),
     }
 }
 
@@ -183,7 +183,9 @@ pub(crate) async fn settle(
     let answer = read_frame(stream, HELLO_BYTES_MAX).await.map_err(unreadable)?;
     match answer.first() {
         Some(0) => Ok(()),
-        code => Err(HandshakeError::RefusedByPeer { reason: refusal_reason(code.copied().unwrap_or(u8::MAX)) }),
+        code => {
+            Err(HandshakeError::RefusedByPeer { reason: refusal_reason(code.copied().unwrap_or(u8::MAX)) })
+        }
     }
 }
 
@@ -222,9 +224,7 @@ fn unreadable(error: FrameError) -> HandshakeError {
         FrameError::TooLarge { .. }
         | FrameError::Empty
         | FrameError::Malformed { .. }
-        | FrameError::Truncated { .. } => {
-            HandshakeError::Malformed { reason: error.to_string() }
-        }
+        | FrameError::Truncated { .. } => HandshakeError::Malformed { reason: error.to_string() },
         FrameError::End | FrameError::Io(_) => HandshakeError::Broken { reason: error.to_string() },
     }
 }
@@ -272,7 +272,10 @@ mod tests {
         );
         let refused = check(greeting(&ChainIdentity { genesis_hash: other, ..CHAIN }, 1, NetworkKind::Mesh));
         let text = refused.unwrap_err().to_string();
-        assert!(text.contains(&other.to_string()) && text.contains(&CHAIN.genesis_hash.to_string()), "{text}");
+        assert!(
+            text.contains(&other.to_string()) && text.contains(&CHAIN.genesis_hash.to_string()),
+            "{text}"
+        );
         let refused = check(greeting(&ChainIdentity { rules_hash: other, ..CHAIN }, 1, NetworkKind::Mesh));
         assert_eq!(refused, Err(HandshakeError::WrongRules { ours: CHAIN.rules_hash, theirs: other }));
     }

@@ -25,11 +25,11 @@ mod penalty;
 mod transport;
 
 pub use error::{HandshakeError, NetError};
-pub use hello::{ChainIdentity, PROTOCOL_VERSION};
-pub use id::NodeId;
 pub use gossip::{
     GossipConfig, GossipLimits, GossipPeerInfo, GossipStats, TxGossip, TxGossipEvent, TxGossipHandle, Verdict,
 };
+pub use hello::{ChainIdentity, PROTOCOL_VERSION};
+pub use id::NodeId;
 pub use mesh::{Mesh, MeshConfig, MeshEvent, MeshHandle, MeshIdentity, MeshLimits, MeshStats, PeerInfo};
 pub use penalty::Penalty;
 pub use transport::Transport;

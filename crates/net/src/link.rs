@@ -13,8 +13,8 @@ use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
-    StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+    Stream, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use std::collections::HashMap;
@@ -240,7 +240,8 @@ impl ConnectionHandler for Handler {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Want, Reply, Infallible>> {
         match self.requests.poll_recv(cx) {
             Poll::Ready(Some(OpenRequest { protocol, reply })) => {
-                let protocol = SubstreamProtocol::new(Want(protocol), reply).with_timeout(NEGOTIATION_TIMEOUT);
+                let protocol =
+                    SubstreamProtocol::new(Want(protocol), reply).with_timeout(NEGOTIATION_TIMEOUT);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,

@@ -1,7 +1,7 @@
 //! How bytes travel: TCP + Noise + yamux, or QUIC. Both authenticate the other side's network key and encrypt.
 
-use crate::muxer::{BoundedYamux, CONNECTION_WINDOW_BYTES_MAX, STREAMS_MAX};
 use crate::error::NetError;
+use crate::muxer::{BoundedYamux, CONNECTION_WINDOW_BYTES_MAX, STREAMS_MAX};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
@@ -38,7 +38,10 @@ const QUIC_STREAM_WINDOW_BYTES_MAX: u32 = 12 << 20;
 
 const _: () = assert!((QUIC_STREAM_WINDOW_BYTES_MAX as usize) < CONNECTION_WINDOW_BYTES_MAX);
 
-pub(crate) fn build(transport: Transport, key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
+pub(crate) fn build(
+    transport: Transport,
+    key: &Keypair,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
     match transport {
         Transport::Tcp => tcp_transport(key),
         Transport::Quic => Ok(quic_transport(key)),

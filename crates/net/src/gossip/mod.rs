@@ -83,7 +83,13 @@ impl GossipLimits {
             ("connections_max", self.connections_max, 1, 1000, "from 1 to 1000"),
             ("connections_per_ip_max", self.connections_per_ip_max, 0, 65_535, "from 0 to 65535"),
             ("waiting_batches_max", self.waiting_batches_max, 1, 65_536, "from 1 to 65536"),
-            ("waiting_bytes_max", self.waiting_bytes_max, BATCH_BYTES_MAX as u32, 1 << 30, "from 1 MiB to 1 GiB"),
+            (
+                "waiting_bytes_max",
+                self.waiting_bytes_max,
+                BATCH_BYTES_MAX as u32,
+                1 << 30,
+                "from 1 MiB to 1 GiB",
+            ),
         ];
         for (field, value, low, high, expected) in ranges {
             if !(low..=high).contains(&value) {
@@ -191,15 +197,20 @@ impl TxGossip {
         };
         let started = driver::start(setup, core.clone()).await?;
         tokio::spawn(session::expire_pending(Arc::downgrade(&core), started.ended.clone()));
-        let handle =
-            TxGossipHandle { core, address: started.address, commands: started.commands, ended: started.ended };
+        let handle = TxGossipHandle {
+            core,
+            address: started.address,
+            commands: started.commands,
+            ended: started.ended,
+        };
         Ok((handle, events_rx))
     }
 }
 
 fn protocols(chain_id: u64) -> Vec<StreamProtocol> {
     let named = ["batches", "neighbours"].map(|name| {
-        StreamProtocol::try_from_owned(format!("/tandem/{chain_id}/{name}/1.0.0")).expect("it starts with a slash")
+        StreamProtocol::try_from_owned(format!("/tandem/{chain_id}/{name}/1.0.0"))
+            .expect("it starts with a slash")
     });
     std::iter::once(HELLO_PROTOCOL).chain(named).collect()
 }
@@ -266,3 +277,6 @@ impl TxGossipHandle {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

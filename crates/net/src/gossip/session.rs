@@ -255,7 +255,8 @@ impl Core {
         let stop = Arc::new(watch::Sender::new(Stop::Run));
         let stats = Arc::new(LinkStats::default());
         let Connection { id, address, .. } = connection;
-        let link = Link { id, rank, address, since: Instant::now(), stop: stop.clone(), stats: stats.clone() };
+        let link =
+            Link { id, rank, address, since: Instant::now(), stop: stop.clone(), stats: stats.clone() };
         let (peer, is_new) = self.admit(connection.peer, link);
         let membership = Membership { core: self.clone(), peer: peer.clone(), connection: id };
         let node = NodeId(connection.peer);
@@ -289,7 +290,9 @@ impl Core {
         for (protocol, outbox) in [(BATCHES, &peer.outbox), (NEIGHBOURS, &peer.neighbours_outbox)] {
             let (outbox, stop, stats) = (outbox.clone(), stop.subscribe(), stats.clone());
             let sending = send_all(opener.clone(), protocol, outbox, stop, stats);
-            tasks.spawn(async move { sending.await.map_err(|error| FrameError::Io(std::io::Error::other(error))) });
+            tasks.spawn(async move {
+                sending.await.map_err(|error| FrameError::Io(std::io::Error::other(error)))
+            });
         }
         let mut open = [false; NEIGHBOURS + 1];
         loop {
@@ -345,7 +348,12 @@ impl Core {
         }
     }
 
-    async fn read_batches(&self, stream: Stream, peer: &Arc<Peer>, stats: &LinkStats) -> Result<(), FrameError> {
+    async fn read_batches(
+        &self,
+        stream: Stream,
+        peer: &Arc<Peer>,
+        stats: &LinkStats,
+    ) -> Result<(), FrameError> {
         let mut reader = LaneReader::new(stream, peer.budget.clone(), BATCH_BYTES_MAX);
         loop {
             let (body, permit) = reader.next().await?.split();

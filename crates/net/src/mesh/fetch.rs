@@ -92,8 +92,12 @@ pub(super) fn spawn_serve(core: &Arc<Core>, peer: &Arc<Peer>, mut stream: Stream
     let core = core.clone();
     let Some(places) = core.fetch.places(peer) else {
         core.counters.fetches_refused.fetch_add(1, Ordering::Relaxed);
+        // Reads the request first: the peer would otherwise see a broken stream instead of the answer.
         tokio::spawn(async move {
-            let _ = timeout(REQUEST_TIMEOUT, write_frame(&mut stream, &[BUSY])).await;
+            let request = timeout(REQUEST_TIMEOUT, read_frame(&mut stream, REQUEST_BYTES_MAX)).await;
+            if request.is_ok_and(|read| read.is_ok()) {
+                refuse(&mut stream, BUSY).await;
+            }
         });
         return;
     };
@@ -101,9 +105,11 @@ pub(super) fn spawn_serve(core: &Arc<Core>, peer: &Arc<Peer>, mut stream: Stream
     tokio::spawn(async move {
         let answer = answer(&core, from, &mut stream).await;
         let delivered = match answer {
-            Ok(answer) => timeout(DELIVERY_TIMEOUT, deliver(&mut stream, &answer)).await.is_ok_and(|w| w.is_ok()),
+            Ok(answer) => {
+                timeout(DELIVERY_TIMEOUT, deliver(&mut stream, &answer)).await.is_ok_and(|w| w.is_ok())
+            }
             Err(code) => {
-                let _ = timeout(REQUEST_TIMEOUT, write_frame(&mut stream, &[code])).await;
+                refuse(&mut stream, code).await;
                 false
             }
         };
@@ -127,11 +133,7 @@ async fn answer(core: &Core, from: Option<ValidatorIndex>, stream: &mut Stream) 
     Ok(answer)
 }
 
-async fn ask(
-    core: &Core,
-    from: Option<ValidatorIndex>,
-    request: FetchRequest,
-) -> Result<FetchResponse, u8> {
+async fn ask(core: &Core, from: Option<ValidatorIndex>, request: FetchRequest) -> Result<FetchResponse, u8> {
     let _observer = match from {
         Some(_) => None,
         None => Some(core.fetch.observers_working.acquire().await.map_err(|_| UNAVAILABLE)?),
@@ -141,6 +143,15 @@ async fn ask(
     let event = MeshEvent::Fetch { from, request, reply };
     core.events.send(event).await.map_err(|_| UNAVAILABLE)?;
     response.await.map_err(|_| UNAVAILABLE)
+}
+
+async fn refuse(stream: &mut Stream, code: u8) {
+    let write = async {
+        write_frame(stream, &[code]).await?;
+        stream.close().await
+    };
+    // A peer that does not read it misses nothing.
+    let _ = timeout(REQUEST_TIMEOUT, write).await;
 }
 
 async fn deliver(stream: &mut Stream, answer: &[u8]) -> std::io::Result<()> {
@@ -180,7 +191,9 @@ impl Core {
         let mut stream = opener.open(FETCH).await.map_err(|error| broken(error.to_string()))?;
         write_frame(&mut stream, &types::encode(request)).await.map_err(|error| broken(error.to_string()))?;
         let answer = read_frame(&mut stream, FETCH_BYTES_MAX + 1).await.map_err(|error| match error {
-            FrameError::TooLarge { .. } | FrameError::Empty => NetError::Misbehaved { reason: error.to_string() },
+            FrameError::TooLarge { .. } | FrameError::Empty => {
+                NetError::Misbehaved { reason: error.to_string() }
+            }
             _ => broken(error.to_string()),
         })?;
         parse(&answer)
@@ -204,7 +217,8 @@ fn parse(answer: &[u8]) -> Result<FetchResponse, NetError> {
     let misbehaved = |reason: String| NetError::Misbehaved { reason };
     match answer.split_first() {
         Some((&FOUND, body)) => {
-            let response: FetchResponse = types::decode(body).map_err(|error| misbehaved(error.to_string()))?;
+            let response: FetchResponse =
+                types::decode(body).map_err(|error| misbehaved(error.to_string()))?;
             match response.blocks.len() {
                 blocks if blocks > FETCH_BLOCKS_MAX as usize => Err(misbehaved(format!("{blocks} blocks"))),
                 _ => Ok(response),

@@ -221,7 +221,8 @@ impl Mesh {
 
 fn protocols(chain_id: u64) -> Vec<StreamProtocol> {
     let named = ["urgent", "bulk", "fetch"].map(|name| {
-        StreamProtocol::try_from_owned(format!("/tandem/{chain_id}/{name}/1.0.0")).expect("it starts with a slash")
+        StreamProtocol::try_from_owned(format!("/tandem/{chain_id}/{name}/1.0.0"))
+            .expect("it starts with a slash")
     });
     std::iter::once(HELLO_PROTOCOL).chain(named).collect()
 }

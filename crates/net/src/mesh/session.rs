@@ -4,7 +4,8 @@ use super::binding::{Binding, OwnBinding, binding_domain};
 use super::peer::{ActiveLink, Peer};
 use super::registry::Registry;
 use super::{
-    BULK, FETCH, HELLO, MeshEvent, MeshIdentity, MeshLimits, MeshStats, URGENT, URGENT_BYTES_MAX, fetch, is_sendable,
+    BULK, FETCH, HELLO, MeshEvent, MeshIdentity, MeshLimits, MeshStats, URGENT, URGENT_BYTES_MAX, fetch,
+    is_sendable,
 };
 use crate::control::{self, LinkStats, Stop, stopping, tell};
 use crate::driver::{Connection, Ended, Network, until};
@@ -172,7 +173,9 @@ impl Core {
     }
 
     pub(super) fn penalize(&self, index: ValidatorIndex, reason: Penalty) {
-        let Some(key) = self.set.borrow().as_ref().and_then(|set| Some(set.get(index)?.public_key)) else { return };
+        let Some(key) = self.set.borrow().as_ref().and_then(|set| Some(set.get(index)?.public_key)) else {
+            return;
+        };
         if lock(&self.penalties).count(key, reason, Instant::now()) {
             tracing::warn!(%index, ?reason, "validator kept out for misbehaviour");
             if let Some(peer) = self.registry.by_key(&key) {
@@ -501,7 +504,9 @@ impl Session {
                 self.peer_retires();
                 None
             }
-            Ok(TaskEnd::Reader(error)) if error.is_misbehaviour() => Some(Ended::Violation(error.to_string())),
+            Ok(TaskEnd::Reader(error)) if error.is_misbehaviour() => {
+                Some(Ended::Violation(error.to_string()))
+            }
             Ok(TaskEnd::Reader(_) | TaskEnd::Sender(_)) if retiring => None,
             Ok(TaskEnd::Reader(error)) => Some(Ended::Lost(error.to_string())),
             Ok(TaskEnd::Sender(Err(reason))) => Some(Ended::Lost(reason)),

@@ -275,8 +275,7 @@ async fn four_validators_that_all_dial_each_other_keep_one_connection_each_and_l
 async fn another_genesis_is_refused_on_both_sides_naming_both_hashes() {
     let mut a = Node::start(MeshIdentity::validator(secret(0))).await;
     let other = B256::repeat_byte(9);
-    let mut b =
-        Node::start_with(MeshIdentity::validator(secret(1)), |c| c.chain.genesis_hash = other).await;
+    let mut b = Node::start_with(MeshIdentity::validator(secret(1)), |c| c.chain.genesis_hash = other).await;
     a.dial(&b).await;
     let genesis = CHAIN.genesis_hash;
     assert_eq!(a.refusal().await, HandshakeError::WrongGenesis { ours: genesis, theirs: other });
@@ -489,15 +488,17 @@ async fn garbage_on_a_raw_connection_is_closed_and_connections_per_address_are_b
     // Closed or reset: either way it ends.
     let _ = timeout(PATIENCE, garbage.read_to_end(&mut rest)).await.expect("the node closes it");
     // Four, and two for the configured peer at this address, may be silent at the same time.
-    let mut idle = Vec::new();
+    let mut streams = Vec::new();
     for _ in 0..20 {
-        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        streams.push(tokio::net::TcpStream::connect(address).await.unwrap());
     }
     let mut ended = 0;
-    for stream in &mut idle {
-        let mut byte = [0; 64];
-        // The node speaks first on a connection it keeps (protocol negotiation), or closes it.
-        if let Ok(Ok(0) | Err(_)) = timeout(PATIENCE, stream.read(&mut byte)).await {
+    for stream in &mut streams {
+        // A connection that is kept answers the first step of protocol negotiation; the others are closed.
+        let _ = stream.write_all(b"\x13/multistream/1.0.0\n").await;
+        if let Ok(0) | Err(_) =
+            timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("an answer or an end")
+        {
             ended += 1;
         }
     }
@@ -535,7 +536,8 @@ async fn a_spammer_cannot_keep_others_from_being_heard() {
     let frame = [1000u32.to_le_bytes().to_vec(), vec![9; 1000]].concat();
     let spam = tokio::spawn(async move { while stream.write_all(&frame).await.is_ok() {} });
     // The application does nothing until the spam stands still: neither queues nor budgets grow any further.
-    let info = |a: &Node| a.mesh.peers().iter().find(|p| p.index == Some(index(2))).unwrap().received_messages;
+    let info =
+        |a: &Node| a.mesh.peers().iter().find(|p| p.index == Some(index(2))).unwrap().received_messages;
     let (mut before, mut same) = (0, 0);
     eventually("the spam stands still", || {
         let now = info(&a);
@@ -599,7 +601,8 @@ async fn misbehaviour_keeps_a_validator_out_even_after_it_reconnects() {
 #[tokio::test]
 async fn fetches_are_answered_in_parallel_and_unanswered_ones_end_at_the_deadline() {
     let set = set_of(0, &[0, 1]);
-    let mut a = Node::start_with(MeshIdentity::validator(secret(0)), |c| c.limits.fetch_timeout_ms = 300).await;
+    let mut a =
+        Node::start_with(MeshIdentity::validator(secret(0)), |c| c.limits.fetch_timeout_ms = 300).await;
     a.mesh.set_validators(set.clone());
     assert_eq!(a.mesh.fetch(None, FetchRequest::ByHash(B256::ZERO)).await, Err(NetError::NoPeer));
     let b = Node::validator(1, &set).await;
