@@ -5,8 +5,6 @@ mod chain;
 mod events;
 mod guard;
 mod status;
-#[cfg(test)]
-mod tests;
 mod views;
 
 use crate::driver::{Asker, Core};

@@ -276,10 +276,11 @@ fn reasons(core: &Core<'_>, status: &consensus::Status, health: &Health) -> Vec<
 fn told(core: &Core<'_>, reason: &StallReason, health: &Health) -> Reason {
     match reason {
         StallReason::Halted(message) => Reason::Halted { message: message.clone() },
+        // The link knows better than the replica why it is down, and sooner.
         StallReason::Executor(message) => match health {
             Health::Up => Reason::EngineCatchingUp { message: message.clone() },
-            Health::Down(_) => Reason::EngineDown { message: message.clone() },
-            Health::Mismatch(_) => Reason::EngineMismatch { message: message.clone() },
+            Health::Down(message) => Reason::EngineDown { message: message.clone() },
+            Health::Mismatch(message) => Reason::EngineMismatch { message: message.clone() },
         },
         StallReason::BelowQuorum { connected, required, missing } => {
             below_quorum(core, *connected, *required, missing)
