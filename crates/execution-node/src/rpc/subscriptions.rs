@@ -135,7 +135,8 @@ impl Subscriber {
     }
 
     async fn report(&self, height: Height, head: Height, filter: Option<&LogFilter>) -> Result<(), Ended> {
-        let (behind, max) = (head.get().saturating_sub(height.get()), self.api.config.subscriber_lag_blocks_max);
+        let (behind, max) =
+            (head.get().saturating_sub(height.get()), self.api.config.subscriber_lag_blocks_max);
         if behind > max {
             return Err(Ended::Behind { behind, max });
         }

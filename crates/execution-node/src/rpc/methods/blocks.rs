@@ -30,7 +30,9 @@ pub(super) fn register(table: &mut Table) {
 
 /// Serialising thousands of whole transactions takes milliseconds.
 fn wants_transactions(params: &Params<'_>) -> bool {
-    Args::new(params, 2).and_then(|args| args.optional(1, "full transactions")).is_ok_and(|full| full == Some(true))
+    Args::new(params, 2)
+        .and_then(|args| args.optional(1, "full transactions"))
+        .is_ok_and(|full| full == Some(true))
 }
 
 fn block_number(api: &Api, params: &Params<'_>) -> RpcResult<U64> {

@@ -298,7 +298,10 @@ async fn creations_and_failures_show_in_their_receipts() {
     let receipt = http.ok("eth_getTransactionReceipt", json!([create.hash()])).await;
     let contract = key(0).address().create(0);
     assert_eq!((&receipt["to"], &receipt["contractAddress"]), (&Value::Null, &json!(contract)));
-    assert_eq!(http.ok("eth_getCode", json!([contract, "latest"])).await, format!("0x{}", alloy_primitives::hex::encode(storer_runtime())));
+    assert_eq!(
+        http.ok("eth_getCode", json!([contract, "latest"])).await,
+        format!("0x{}", alloy_primitives::hex::encode(storer_runtime()))
+    );
     let receipt = http.ok("eth_getTransactionReceipt", json!([failing.hash()])).await;
     assert_eq!((&receipt["status"], &receipt["logs"]), (&json!("0x0"), &json!([])));
     let transaction = http.ok("eth_getTransactionByHash", json!([create.hash()])).await;

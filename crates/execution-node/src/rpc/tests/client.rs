@@ -79,17 +79,18 @@ impl Http {
 
     pub(super) async fn post_bytes(&mut self, body: &[u8]) -> Reply {
         let length = body.len();
-        let head =
-            format!("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}");
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}"
+        );
         self.exchange(&head, body).await
     }
 
     /// Sends a request (head without its last line ends) and reads the reply.
     pub(super) async fn exchange(&mut self, head: &str, body: &[u8]) -> Reply {
+        // One write: the pieces of a request must not wait for each other's acknowledgement.
+        let request = [head.as_bytes(), b"\r\n\r\n", body].concat();
         patiently(async {
-            self.stream.write_all(head.as_bytes()).await.unwrap();
-            self.stream.write_all(b"\r\n\r\n").await.unwrap();
-            self.stream.write_all(body).await.unwrap();
+            self.stream.write_all(&request).await.unwrap();
             self.reply().await
         })
         .await

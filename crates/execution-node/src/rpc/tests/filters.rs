@@ -108,8 +108,9 @@ async fn a_long_absence_is_told_in_instalments_without_loss_or_repetition() {
     }
     assert_eq!(told, [1, 2, 2, 4, 4, 5, 5, 5, 5, 7, 8, 9, 10]);
     assert!(answers.iter().all(|count| *count <= 4), "{answers:?}");
-    let expected: Vec<Value> =
-        (1..=12).map(|height| json!(node.chain.record(types::Height::new(height)).unwrap().unwrap().hash)).collect();
+    let expected: Vec<Value> = (1..=12)
+        .map(|height| json!(node.chain.record(types::Height::new(height)).unwrap().unwrap().hash))
+        .collect();
     assert_eq!(hashes, expected);
 }
 

@@ -113,7 +113,11 @@ impl Node {
         Self::start_with(config(), GWEI as u64, |_| {}).await
     }
 
-    pub(super) async fn start_with(config: RpcConfig, base_fee: u64, options: impl FnOnce(&mut StateOptions)) -> Self {
+    pub(super) async fn start_with(
+        config: RpcConfig,
+        base_fee: u64,
+        options: impl FnOnce(&mut StateOptions),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let genesis = genesis(base_fee);
         let rules = Arc::new(Rules::from_genesis(&genesis).unwrap());
@@ -124,8 +128,8 @@ impl Node {
         let pool_options = PoolOptions {
             limits: Default::default(),
             admission: AdmissionLimits { threads: 1, ..Default::default() },
-            tip_floor: 0,
-            allow_unprotected: false,
+            transaction_bytes_max: 128 << 10,
+            policy: txpool::AdmissionPolicy { tip_floor: 0, allow_unprotected: false },
             journal: None,
         };
         let (pool, threads) = Pool::start(pool_options, rules.clone(), store.clone(), 0, base_fee).unwrap();
@@ -142,7 +146,8 @@ impl Node {
     /// The chain id over a fresh connection, or nothing when the server closes it.
     pub(super) async fn try_chain_id(&self) -> Option<Value> {
         let address = self.rpc.address();
-        let asked = tokio::spawn(async move { Http::connect(address).await.ok("eth_chainId", json!([])).await });
+        let asked =
+            tokio::spawn(async move { Http::connect(address).await.ok("eth_chainId", json!([])).await });
         asked.await.ok()
     }
 
@@ -188,7 +193,8 @@ impl Node {
         let (view, stored) = (self.store.view(), self.store.head());
         let limits = BuildLimits { bytes: 4 << 20, gas: env.gas_limit };
         let built =
-            execution::build(&view, &self.rules, &env, &stored.lthash, limits, transactions, || false).unwrap();
+            execution::build(&view, &self.rules, &env, &stored.lthash, limits, transactions, || false)
+                .unwrap();
         assert!(built.skipped.is_empty(), "{:?}", built.skipped);
         let transactions: Vec<RecoveredTx> = built.transactions.iter().cloned().collect();
         let record = BlockRecord {
@@ -224,7 +230,8 @@ impl Node {
         let changed: Vec<_> = senders
             .map(|sender| {
                 let info = view.account(sender).unwrap().unwrap_or_default();
-                let state = txpool::AccountState { nonce: info.nonce, balance: info.balance, delegated: false };
+                let state =
+                    txpool::AccountState { nonce: info.nonce, balance: info.balance, delegated: false };
                 (sender, state)
             })
             .collect();

@@ -49,7 +49,10 @@ async fn refusals_have_geths_code_and_words() {
         (raw(&transfer), "already known"),
         (raw(&cheaper), "replacement transaction underpriced"),
         (raw(&used), "nonce too low"),
-        (raw(&node.transaction(2, 0, |tx| tx.value = alloy_primitives::U256::MAX >> 1)), "insufficient funds for gas * price + value"),
+        (
+            raw(&node.transaction(2, 0, |tx| tx.value = alloy_primitives::U256::MAX >> 1)),
+            "insufficient funds for gas * price + value",
+        ),
         (raw(&node.transaction(2, 0, |tx| tx.gas_limit = 20_000)), "intrinsic gas too low"),
         (raw(&node.transaction(2, 0, |tx| tx.chain_id = 1)), "invalid chain id"),
         (json!(["0x"]), ""),
@@ -60,7 +63,9 @@ async fn refusals_have_geths_code_and_words() {
         assert_eq!(code, -32000, "{text}");
         assert!(text.contains(words), "{text} should say {words}");
     }
-    for params in [json!([]), json!(["nonsense"]), json!(["0x123"]), json!([7]), json!([{}]), json!(["0x00", 1])] {
+    for params in
+        [json!([]), json!(["nonsense"]), json!(["0x123"]), json!([7]), json!([{}]), json!(["0x00", 1])]
+    {
         assert_eq!(http.fails("eth_sendRawTransaction", params).await.0, -32602);
     }
 }
@@ -81,7 +86,10 @@ async fn sending_synchronously_answers_with_the_final_receipt() {
     node.mine(vec![]);
     node.mine(vec![transfer.clone()]);
     let receipt = waiting.await.unwrap();
-    assert_eq!((&receipt["transactionHash"], &receipt["blockNumber"]), (&json!(transfer.hash()), &json!("0x2")));
+    assert_eq!(
+        (&receipt["transactionHash"], &receipt["blockNumber"]),
+        (&json!(transfer.hash()), &json!("0x2"))
+    );
 }
 
 #[tokio::test]
@@ -131,7 +139,10 @@ async fn the_pool_can_be_looked_into() {
     let (first, second) = (key(0).address().to_string(), key(1).address().to_string());
     let content = http.ok("txpool_content", json!([])).await;
     let sender_of = |half: &str| content[half].as_object().unwrap().keys().next().unwrap().clone();
-    assert!(sender_of("pending").eq_ignore_ascii_case(&first) && sender_of("queued").eq_ignore_ascii_case(&second));
+    assert!(
+        sender_of("pending").eq_ignore_ascii_case(&first)
+            && sender_of("queued").eq_ignore_ascii_case(&second)
+    );
     assert_eq!(content["pending"][sender_of("pending")]["0"]["hash"], json!(next.hash()));
     assert_eq!(content["queued"][sender_of("queued")]["4"]["hash"], json!(gapped.hash()));
     let from = http.ok("txpool_contentFrom", json!([second])).await;

@@ -21,7 +21,8 @@ async fn garbage_gets_an_error_and_the_connection_lives_on() {
         (b"[", -32700),
         (b"\xff\xfe\x00", -32700),
         (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_chainId\"", -32700),
-        (b"{}", -32600),
+        (b"{}", -32700),
+        (b"{\"id\":1}", -32600),
         (b"[]", -32600),
         (b"{\"id\":1,\"method\":\"eth_chainId\"}", -32600),
         (b"{\"jsonrpc\":\"1.0\",\"id\":1,\"method\":\"eth_chainId\"}", -32600),
@@ -112,7 +113,8 @@ async fn large_batches_and_bodies_are_refused_and_the_connection_lives_on() {
     ws.send(&" ".repeat(3_000)).await;
     assert_eq!(ws.receive().await.unwrap()["error"]["code"], -32007);
     // A body of unknown length is cut off at the limit.
-    let head = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked";
+    let head =
+        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked";
     let mut other = node.http().await;
     let body = format!("{:x}\r\n{{{}\r\n0\r\n\r\n", 2_101, " ".repeat(2_100));
     let reply = other.exchange(head, body.as_bytes()).await;
@@ -121,7 +123,8 @@ async fn large_batches_and_bodies_are_refused_and_the_connection_lives_on() {
 
 #[tokio::test]
 async fn large_answers_are_refused_instead_of_sent() {
-    let node = Node::start_with(RpcConfig { response_bytes_max: 2_000, ..config() }, GWEI as u64, |_| {}).await;
+    let node =
+        Node::start_with(RpcConfig { response_bytes_max: 2_000, ..config() }, GWEI as u64, |_| {}).await;
     let mut http = node.http().await;
     node.mine((0..40).map(|ahead| node.transfer(0, ahead)).collect());
     assert_eq!(http.fails("eth_getBlockByNumber", json!(["0x1", true])).await.0, -32008);
@@ -148,9 +151,13 @@ async fn only_known_hosts_and_origins_are_served() {
         assert_eq!(http.exchange(&head(extra), CHAIN_ID_CALL.as_bytes()).await.status, status, "{extra}");
     }
     let mut http = node.http().await;
-    let allowed = http.exchange(&head("host: localhost\r\norigin: http://localhost:3000"), CHAIN_ID_CALL.as_bytes()).await;
+    let allowed = http
+        .exchange(&head("host: localhost\r\norigin: http://localhost:3000"), CHAIN_ID_CALL.as_bytes())
+        .await;
     assert_eq!(allowed.header("access-control-allow-origin"), Some("http://localhost:3000"));
-    let foreign = http.exchange(&head("host: localhost\r\norigin: http://evil.example"), CHAIN_ID_CALL.as_bytes()).await;
+    let foreign = http
+        .exchange(&head("host: localhost\r\norigin: http://evil.example"), CHAIN_ID_CALL.as_bytes())
+        .await;
     assert_eq!(foreign.header("access-control-allow-origin"), None);
 
     let preflight = "OPTIONS / HTTP/1.1\r\nhost: localhost\r\norigin: http://localhost:3000\r\n\
@@ -175,7 +182,10 @@ async fn other_http_requests_get_a_plain_answer() {
     let mut http = node.http().await;
     let reply = http.exchange("GET / HTTP/1.1\r\nhost: localhost", b"").await;
     assert_eq!(reply.status, 200);
-    assert_eq!(http.exchange("PUT / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0", b"").await.status, 405);
+    assert_eq!(
+        http.exchange("PUT / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0", b"").await.status,
+        405
+    );
     let text = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 2";
     assert_eq!(http.exchange(text, b"{}").await.status, 415);
     let mut garbage = node.http().await;
@@ -206,7 +216,8 @@ async fn connections_over_the_limit_are_closed_and_places_come_free_again() {
 async fn a_taken_port_is_named() {
     let node = Node::start().await;
     let address = node.rpc.address();
-    let error = serve(node.chain.clone(), RpcConfig { address, ..config() }, RpcLinks::default()).await.unwrap_err();
+    let error =
+        serve(node.chain.clone(), RpcConfig { address, ..config() }, RpcLinks::default()).await.unwrap_err();
     assert!(matches!(error, RpcStartError::Bind { .. }));
     let text = error.to_string();
     assert!(text.contains(&address.to_string()) && text.contains("another program has this port"), "{text}");
@@ -231,7 +242,8 @@ async fn stopping_closes_connections_and_frees_the_port() {
 
 #[tokio::test]
 async fn expensive_calls_do_not_hold_up_cheap_ones_and_surplus_is_refused() {
-    let limits = RpcConfig { heavy_calls_max: 1, heavy_waiting_max: 0, call_gas_max: 1_000_000_000, ..config() };
+    let limits =
+        RpcConfig { heavy_calls_max: 1, heavy_waiting_max: 0, call_gas_max: 1_000_000_000, ..config() };
     let node = Node::start_with(limits, GWEI as u64, |_| {}).await;
     let (mut busy, mut http) = (node.http().await, node.http().await);
     let endless = tokio::spawn(async move { busy.fails("eth_call", json!([{"to": SPINNER}])).await });

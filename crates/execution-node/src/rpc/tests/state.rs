@@ -64,7 +64,8 @@ async fn heights_out_of_reach_are_refused_with_the_numbers() {
     assert_eq!(code, -32000);
     assert!(text.starts_with("state at block 1 is not available here: this node keeps blocks "), "{text}");
     assert!(text.contains(" to 6;"), "{text}");
-    let (code, text) = http.fails("eth_call", json!([{"to": STORER}, {"blockHash": B256::repeat_byte(3)}])).await;
+    let (code, text) =
+        http.fails("eth_call", json!([{"to": STORER}, {"blockHash": B256::repeat_byte(3)}])).await;
     assert_eq!(code, -32000);
     assert!(text.starts_with("header for hash not found"), "{text}");
 }
@@ -95,9 +96,10 @@ async fn calls_take_state_overrides() {
     let node = Node::start().await;
     let mut http = node.http().await;
     let seven = B256::from(U256::from(7));
-    for overrides in [json!({STORER.to_string(): {"state": {B256::ZERO.to_string(): seven}}}),
-        json!({STORER.to_string(): {"stateDiff": {B256::ZERO.to_string(): seven}}})]
-    {
+    for overrides in [
+        json!({STORER.to_string(): {"state": {B256::ZERO.to_string(): seven}}}),
+        json!({STORER.to_string(): {"stateDiff": {B256::ZERO.to_string(): seven}}}),
+    ] {
         assert_eq!(http.ok("eth_call", json!([{"to": STORER}, "latest", overrides])).await, word(7));
     }
     let poor = Address::repeat_byte(0x55);
@@ -119,7 +121,11 @@ async fn reverts_are_code_3_with_the_reason_and_the_bytes() {
         [("eth_call", json!([{"to": REVERTER}, "latest"])), ("eth_estimateGas", json!([{"to": REVERTER}]))]
     {
         let error = http.call(method, params).await.unwrap_err();
-        assert_eq!(error, json!({"code": 3, "message": "execution reverted: nope", "data": nope()}), "{method}");
+        assert_eq!(
+            error,
+            json!({"code": 3, "message": "execution reverted: nope", "data": nope()}),
+            "{method}"
+        );
     }
 }
 
@@ -130,7 +136,8 @@ async fn calls_that_cannot_be_are_refused_in_words() {
     let endless = http.fails("eth_call", json!([{"to": SPINNER}])).await;
     assert_eq!(endless.0, -32000);
     assert!(endless.1.contains("out of gas"), "{}", endless.1);
-    let (code, _) = http.fails("eth_call", json!([{"to": STORER, "gasPrice": "0x1", "maxFeePerGas": "0x1"}])).await;
+    let (code, _) =
+        http.fails("eth_call", json!([{"to": STORER, "gasPrice": "0x1", "maxFeePerGas": "0x1"}])).await;
     assert_eq!(code, -32602);
     let poor = Address::repeat_byte(0x55);
     let (code, text) = http.fails("eth_call", json!([{"from": poor, "to": STORER, "value": "0x5"}])).await;
@@ -151,7 +158,8 @@ async fn estimates_suffice_and_nonces_ahead_do_not_matter() {
     let sender = key(0).address();
     let transfer = json!([{"from": sender, "to": Address::repeat_byte(1), "value": "0x1"}]);
     assert_eq!(http.ok("eth_estimateGas", transfer).await, "0x5208");
-    let store = json!([{"from": sender, "to": STORER, "data": B256::repeat_byte(1), "nonce": "0x5"}, "pending"]);
+    let store =
+        json!([{"from": sender, "to": STORER, "data": B256::repeat_byte(1), "nonce": "0x5"}, "pending"]);
     let gas = quantity(&http.ok("eth_estimateGas", store).await) as u64;
     let transaction = node.transaction(0, 0, |tx| {
         tx.to = TxKind::Call(STORER);
@@ -181,7 +189,10 @@ async fn fees_follow_the_chain() {
     assert_eq!(history["baseFeePerGas"].as_array().unwrap().len(), 4);
     assert_eq!(quantity(&history["baseFeePerGas"][3]), base_fee);
     let (three, five) = (json!(format!("{:#x}", 3 * GWEI)), json!(format!("{:#x}", 5 * GWEI)));
-    assert_eq!(history["reward"], json!([["0x0", "0x0", "0x0"], [three, three, five], ["0x0", "0x0", "0x0"]]));
+    assert_eq!(
+        history["reward"],
+        json!([["0x0", "0x0", "0x0"], [three, three, five], ["0x0", "0x0", "0x0"]])
+    );
     assert_eq!(history["gasUsedRatio"], json!([0.0, 42_000.0 / 60_000_000.0, 0.0]));
     // Answered from the cache the second time.
     assert_eq!(http.ok("eth_feeHistory", json!([5, "pending", [0, 50.0, 100]])).await, history);
