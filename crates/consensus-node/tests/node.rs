@@ -202,6 +202,7 @@ async fn four_validators_and_a_follower_finalize_one_chain() {
     let peers = nodes[0].json("/node/v1/peers").await;
     assert_eq!(peers["validators"].as_array().unwrap().len(), 3);
     for node in nodes {
+        node.accuses_nobody().await;
         node.stop().await.unwrap();
     }
 }
@@ -243,6 +244,7 @@ async fn below_quorum_says_who_is_missing_and_ends_when_they_return() {
         node.height_reaches(height + 5).await;
     }
     for node in nodes {
+        node.accuses_nobody().await;
         node.stop().await.unwrap();
     }
 }
@@ -273,6 +275,7 @@ async fn an_executor_that_goes_away_stops_its_node_and_nobody_else() {
     nodes[3].height_reaches(height + 12).await;
     nodes[3].status_when("healthy again", |status| status["healthy"] == true).await;
     for node in nodes {
+        node.accuses_nobody().await;
         node.stop().await.unwrap();
     }
 }

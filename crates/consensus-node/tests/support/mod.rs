@@ -287,6 +287,13 @@ impl Node {
         }
     }
 
+    /// Honest nodes must not be taken for faulty ones, whatever was restarted.
+    pub async fn accuses_nobody(&self) {
+        let (_, metrics) = http_get(self.metrics, "/metrics").await;
+        let accused = metrics.lines().find(|line| line.starts_with("tandem_consensus_misbehaviour_total{"));
+        assert_eq!(accused, None);
+    }
+
     pub async fn height_reaches(&self, height: u64) {
         self.status_when(&format!("height {height}"), |status| status["height"].as_u64() >= Some(height))
             .await;
