@@ -7,8 +7,9 @@
 //! - [`Replica`]: one validator or follower. Feed it [`Input`]s, do what its [`Ready`] says, call it again at its
 //!   [`Replica::deadline`].
 //! - [`Safety`]: what may be signed. [`tally`]: votes into certificates. [`tree`]: blocks above the final one.
-//! - [`Disk`]: what it needs from storage.
+//! - [`Disk`]: what it needs from storage. [`Audit`]: who signed what no honest validator signs.
 
+pub mod audit;
 pub mod disk;
 pub mod ready;
 pub mod replica;
@@ -16,6 +17,7 @@ pub mod safety;
 pub mod tally;
 pub mod tree;
 
+pub use audit::{Audit, Conflict, Offence};
 pub use disk::{Disk, DiskError, Durable, Record, Recovered, SignState};
 pub use ready::{Event, Outbound, Ready, Request};
 pub use replica::{

@@ -2,8 +2,9 @@
 
 use crate::disk::SimDisk;
 use crate::executor::SimExecutor;
+use consensus::Audit;
 use std::collections::BTreeMap;
-use types::{B256, CommitVote, ConsensusMessage, Height, PrepareVote, TimeoutVote, ValidatorIndex, View};
+use types::{B256, ConsensusMessage, Height, ValidatorIndex, View};
 
 /// One chain: a height has one final block, whoever says so (C-5.1).
 #[derive(Debug, Default)]
@@ -27,84 +28,23 @@ impl OneChain {
     }
 }
 
-/// Everything one validator ever signed, checked pairwise against C-8's slashable pairs.
-#[derive(Debug, Default)]
-struct Signed {
-    proposals: BTreeMap<View, B256>,
-    prepares: BTreeMap<View, PrepareVote>,
-    commits: BTreeMap<View, CommitVote>,
-    timeouts: BTreeMap<View, TimeoutVote>,
-}
-
 /// Honest validators never sign a slashable pair (C-8).
 #[derive(Debug, Default)]
 pub struct NothingSlashable {
-    validators: BTreeMap<ValidatorIndex, Signed>,
+    audit: Audit,
 }
 
 impl NothingSlashable {
     /// Notes a message an honest validator sent.
     pub fn sent(&mut self, by: ValidatorIndex, message: &ConsensusMessage) -> Result<(), String> {
-        let signed = self.validators.entry(by).or_default();
         match message {
-            ConsensusMessage::Proposal(_, p) if p.signed.signer == by => {
-                let vote = p.signed.statement;
-                once(&mut signed.proposals, vote.view, vote.block_hash, "Ep: two proposals")?;
-            }
-            ConsensusMessage::Prepare(_, v) if v.signer == by => {
-                once(&mut signed.prepares, v.statement.target_view, v.statement, "E1: two prepares")?;
-            }
-            ConsensusMessage::Commit(_, c) if c.signed.signer == by => {
-                once(&mut signed.commits, c.signed.statement.view, c.signed.statement, "E1c: two commits")?;
-            }
-            ConsensusMessage::Timeout(_, t) if t.signed.signer == by => {
-                once(&mut signed.timeouts, t.signed.statement.view, t.signed.statement, "two timeouts")?;
-            }
-            _ => return Ok(()),
+            ConsensusMessage::Proposal(epoch, p) => self.audit.proposal(*epoch, by, p.signed.statement),
+            ConsensusMessage::Prepare(epoch, v) => self.audit.prepare(*epoch, by, v.statement),
+            ConsensusMessage::Commit(epoch, c) => self.audit.commit(*epoch, by, c.signed.statement),
+            ConsensusMessage::Timeout(epoch, t) => self.audit.timeout(*epoch, by, t.signed.statement),
+            ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => Ok(()),
         }
-        signed.check().map_err(|what| format!("validator {by} is slashable: {what}"))
-    }
-}
-
-impl Signed {
-    fn check(&self) -> Result<(), String> {
-        for commit in self.commits.values() {
-            for link in self.prepares.values() {
-                if link.source_view < commit.view && commit.view < link.target_view {
-                    return Err(format!("E2: {commit:?} crosses {link:?}"));
-                }
-            }
-            for timeout in self.timeouts.values() {
-                if timeout.view >= commit.view && timeout.high_qc_view < commit.view {
-                    return Err(format!("E4: {timeout:?} forgets {commit:?}"));
-                }
-            }
-        }
-        let links: Vec<_> = self.prepares.values().collect();
-        for (index, inner) in links.iter().enumerate() {
-            for outer in &links[index + 1..] {
-                if outer.source_view < inner.source_view && inner.target_view < outer.target_view {
-                    return Err(format!("E3: {outer:?} surrounds {inner:?}"));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn once<V: PartialEq + std::fmt::Debug>(
-    map: &mut BTreeMap<View, V>,
-    view: View,
-    new: V,
-    what: &str,
-) -> Result<(), String> {
-    match map.get(&view) {
-        Some(old) if *old != new => Err(format!("{what} in view {view}: {old:?} and {new:?}")),
-        Some(_) => Ok(()),
-        None => {
-            map.insert(view, new);
-            Ok(())
-        }
+        .map_err(|conflict| format!("SLASHABLE: {conflict}"))
     }
 }
 
