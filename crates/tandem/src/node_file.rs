@@ -22,6 +22,14 @@ impl NodeFile {
         Self { consensus: Some(consensus), execution: Some(execution) }
     }
 
+    /// Lets every web page use the JSON-RPC, as the usual development chains do: an app under development is a page.
+    pub fn open_to_web_pages(mut self) -> Self {
+        if let Some(execution) = &mut self.execution {
+            execution.rpc.cors_origins = vec!["*".into()];
+        }
+        self
+    }
+
     /// Reads a file. Paths in it become relative to its directory.
     pub fn load(path: &Path) -> CliResult<Self> {
         let text = files::read_text(path)?;

@@ -312,7 +312,7 @@ fn write_node_files(dir: &Path, ports: &[Ports]) -> CliResult {
             |all: &[SocketAddr], own: SocketAddr| all.iter().copied().filter(|peer| *peer != own).collect();
         let peers = others(&peers, own.consensus_p2p);
         let tx_peers = others(&tx_peers, own.execution_p2p);
-        let file = node_file("../genesis.json", own, true, peers, tx_peers);
+        let file = node_file("../genesis.json", own, true, peers, tx_peers).open_to_web_pages();
         let paths = NodePaths::new(node_dir(dir, node));
         let comment = "Written by `tandem devnet` at every start. Relative paths are relative to this file.";
         files::replace(&paths.config(), file.text(comment)?.as_bytes(), 0o644)?;
