@@ -155,10 +155,8 @@ pub enum HandshakeError {
         key: crypto::PublicKey,
     },
     /// Another node speaks for our own consensus key: a copy of this validator is running.
-    #[error("{node} speaks for our own consensus key {key}: is a copy of this validator running?")]
+    #[error("{node} speaks for our own consensus key: is a copy of this validator running?")]
     OwnKey {
-        /// Our key.
-        key: crypto::PublicKey,
         /// Who else has it.
         node: NodeId,
     },

@@ -22,6 +22,7 @@ pub mod mesh;
 mod muxer;
 mod outbox;
 mod penalty;
+mod rate;
 mod transport;
 
 pub use error::{HandshakeError, NetError};

@@ -4,6 +4,7 @@
 //! every connection there ever was, and cannot say when a connection ended. Here each connection has its own two
 //! bounded channels, which close when it ends.
 
+use crate::rate::{Rate, Usage};
 use futures::future::{Ready, ready};
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::UpgradeInfo;
@@ -22,7 +23,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Negotiated inbound streams that wait for the connection's task; further ones are reset.
@@ -84,17 +85,31 @@ pub(crate) struct Links {
     protocols: Arc<[StreamProtocol]>,
     fresh: HashMap<ConnectionId, LinkStreams>,
     inbound_ips: HashMap<ConnectionId, IpAddr>,
-    per_ip: HashMap<IpAddr, usize>,
+    sources: HashMap<IpAddr, Source>,
     per_ip_max: usize,
     extra_per_ip: HashMap<IpAddr, usize>,
 }
 
-/// An address has too many connections here.
+/// An IP address that connects to us.
+struct Source {
+    open: usize,
+    usage: Usage,
+}
+
+/// IP addresses without a connection whose rate is remembered.
+const SOURCES_MAX: usize = 4096;
+
+/// New connections per IP address: each costs a key exchange.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
+const CONNECT_BURST: u32 = 64;
+
+/// An address has too many connections here, or makes them too fast.
 #[derive(Debug, thiserror::Error)]
-#[error("{ip} has {limit} connections already")]
-pub(crate) struct TooManyFromAddress {
-    ip: IpAddr,
-    limit: usize,
+enum TooManyFromAddress {
+    #[error("{ip} has {limit} connections already")]
+    Open { ip: IpAddr, limit: usize },
+    #[error("{ip} connects more than {} times per second", 1000 / CONNECT_INTERVAL.as_millis())]
+    Fast { ip: IpAddr },
 }
 
 impl Links {
@@ -103,7 +118,7 @@ impl Links {
             protocols,
             fresh: HashMap::new(),
             inbound_ips: HashMap::new(),
-            per_ip: HashMap::new(),
+            sources: HashMap::new(),
             per_ip_max,
             extra_per_ip: HashMap::new(),
         }
@@ -131,12 +146,30 @@ impl Links {
     fn forget(&mut self, connection: ConnectionId) {
         self.fresh.remove(&connection);
         let Some(ip) = self.inbound_ips.remove(&connection) else { return };
-        if let Some(count) = self.per_ip.get_mut(&ip) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.per_ip.remove(&ip);
-            }
+        if let Some(source) = self.sources.get_mut(&ip) {
+            source.open = source.open.saturating_sub(1);
         }
+    }
+
+    fn count(&mut self, ip: IpAddr, now: Instant) -> Result<(), TooManyFromAddress> {
+        if self.sources.len() >= SOURCES_MAX {
+            self.sources.retain(|_, source| source.open > 0 || !source.usage.is_settled(now));
+        }
+        if self.sources.len() >= SOURCES_MAX {
+            self.sources.retain(|_, source| source.open > 0);
+        }
+        let expected = self.extra_per_ip.get(&ip).copied().unwrap_or(0);
+        let limit = self.per_ip_max.saturating_add(expected);
+        let burst = CONNECT_BURST.saturating_add(u32::try_from(expected).unwrap_or(u32::MAX));
+        let source = self.sources.entry(ip).or_insert(Source { open: 0, usage: Usage::new(now) });
+        if source.open >= limit {
+            return Err(TooManyFromAddress::Open { ip, limit });
+        }
+        if !source.usage.count(Rate { interval: CONNECT_INTERVAL, burst }, now) {
+            return Err(TooManyFromAddress::Fast { ip });
+        }
+        source.open += 1;
+        Ok(())
     }
 }
 
@@ -159,12 +192,7 @@ impl NetworkBehaviour for Links {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let Some(ip) = ip_of(remote) else { return Ok(()) };
-        let limit = self.per_ip_max.saturating_add(self.extra_per_ip.get(&ip).copied().unwrap_or(0));
-        let count = self.per_ip.entry(ip).or_default();
-        if *count >= limit {
-            return Err(ConnectionDenied::new(TooManyFromAddress { ip, limit }));
-        }
-        *count += 1;
+        self.count(ip, Instant::now()).map_err(ConnectionDenied::new)?;
         self.inbound_ips.insert(connection, ip);
         Ok(())
     }

@@ -16,7 +16,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// TCP with Noise and yamux. Cheaper in CPU and faster on a good network; see the crate's measurements.
+    /// TCP with Noise and yamux. Cheaper and faster on a good network (tests/measure.rs, loopback: one way 21 against
+    /// 41 µs at a vote's pace, 40 against 60 µs of CPU per message for both ends together, a 1 MiB proposal 0.8
+    /// against 1.5 ms of CPU, and no CPU at all when idle).
     #[default]
     Tcp,
     /// QUIC over UDP. Loses nothing to head-of-line blocking on lossy links.

@@ -173,6 +173,42 @@ async fn mesh_of_four_at_the_pace_of_blocks() {
     }
 }
 
+/// From the start of a restarted node to its peers seeing it as a validator again; it dials them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn mesh_reconnection_after_a_restart() {
+    for (transport, dials) in [(Transport::Tcp, true), (Transport::Tcp, false), (Transport::Quic, true)] {
+        let Meshes { handles, mut events, _folders } = meshes(2, transport).await;
+        let mut a_events = events.remove(0);
+        let mut samples = Vec::new();
+        let address = handles[1].local_address();
+        let mut b = handles[1].clone();
+        if !dials {
+            handles[0].add_peer(address).await.unwrap();
+        }
+        for _ in 0..20 {
+            b.shutdown().await;
+            while !matches!(a_events.recv().await.unwrap(), MeshEvent::Disconnected(_)) {}
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            let start = Instant::now();
+            let config = MeshConfig {
+                listen: address,
+                peers: if dials { vec![handles[0].local_address()] } else { Vec::new() },
+                network_key: _folders[1].path().join("key"),
+                chain: CHAIN,
+                transport,
+                limits: MeshLimits::default(),
+            };
+            let (restarted, _events) = Mesh::start(config, MeshIdentity::validator(secret(1))).await.unwrap();
+            restarted.set_validators(set(2));
+            while !matches!(a_events.recv().await.unwrap(), MeshEvent::Connected(_)) {}
+            samples.push(start.elapsed());
+            b = restarted;
+        }
+        println!("{transport:?}: connected after a restart that dials ({dials}): {}", percentiles(samples));
+    }
+}
+
 async fn gossips(
     n: usize,
     transport: Transport,

@@ -1,8 +1,10 @@
 //! The transaction network of executors: batches of raw transactions, each checked by the application before it
 //! goes any further.
 //!
-//! Flooding over long-lived streams, not gossipsub: executors have few, static peers, and a batch costs less this
-//! way (see the measurements in docs/benchmarks.md). The publisher sends a batch to all its peers at once. A
+//! Flooding over long-lived streams, not gossipsub: executors have few, static peers, and for those gossipsub 0.50
+//! costs 3.4 times the CPU and twice the latency (tests/measure.rs; four connected nodes on two cores, 20,000
+//! transactions/s of 110 B in 100 batches/s: 38 against 127 ms of CPU per second for all four, median 0.30 against
+//! 0.62 ms; at full speed from one node to three 1,310,000 against 350,000 transactions/s). The publisher sends a batch to all its peers at once. A
 //! receiver that accepts it forwards it only to those of its peers that are not connected to whoever sent it, for
 //! those have it from there; every node tells its peers whom it is connected to. In a fully connected network
 //! nothing is forwarded, in any other a batch crosses each gap at once, without waiting for any heartbeat.

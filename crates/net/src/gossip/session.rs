@@ -16,7 +16,6 @@ use crypto::B256;
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -214,16 +213,14 @@ impl Network for Core {
         lock(&self.peers).contains_key(peer)
     }
 
-    fn serve(self: Arc<Self>, mut connection: Connection) -> impl Future<Output = Ended> + Send {
-        async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(&mut connection));
-            let timeout_ms = HANDSHAKE_TIMEOUT.as_millis() as u64;
-            match handshake.await.unwrap_or(Err(HandshakeError::Timeout { timeout_ms })) {
-                Ok((stream, rank)) => self.run(connection, stream, rank).await,
-                Err(error) => {
-                    self.counters.refused_handshakes.fetch_add(1, Ordering::Relaxed);
-                    Ended::Refused(error)
-                }
+    async fn serve(self: Arc<Self>, mut connection: Connection) -> Ended {
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(&mut connection));
+        let timeout_ms = HANDSHAKE_TIMEOUT.as_millis() as u64;
+        match handshake.await.unwrap_or(Err(HandshakeError::Timeout { timeout_ms })) {
+            Ok((stream, rank)) => self.run(connection, stream, rank).await,
+            Err(error) => {
+                self.counters.refused_handshakes.fetch_add(1, Ordering::Relaxed);
+                Ended::Refused(error)
             }
         }
     }

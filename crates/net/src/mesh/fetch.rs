@@ -2,18 +2,20 @@
 //!
 //! Serving is bounded by requests, not by connections: 5 in flight per identity and 96 in all, of which at most 16
 //! are being worked on and hold an answer in memory; observers share a part of both. A request holds its place
-//! until it is done or its deadline is over, even if its connection is gone: reconnecting frees nothing.
+//! until it is done or its deadline is over, even if its connection is gone: reconnecting frees nothing. Beyond a
+//! hundred requests per second a peer is told that we are busy.
 
 use super::peer::{FETCHES_PER_PEER_MAX, Peer};
 use super::session::Core;
 use super::{FETCH, MeshEvent};
-use crate::error::NetError;
+use crate::error::{NetError, lock};
 use crate::frame::{FrameError, PREFIX_BYTES, prefix, read_frame, write_frame};
+use crate::rate::{Rate, Usage};
 use futures::AsyncWriteExt;
 use libp2p::swarm::Stream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use types::limits::{FETCH_BLOCKS_MAX, FETCH_BYTES_MAX};
@@ -30,6 +32,9 @@ const WORKING_MAX: usize = 16;
 
 /// Of those: requests of observers.
 const OBSERVERS_WORKING_MAX: usize = 4;
+
+/// Requests of one validator, and of all observers together: a hundred per second, a thousand at once.
+const FETCH_RATE: Rate = Rate { interval: Duration::from_millis(10), burst: 1000 };
 
 /// Bytes of a request.
 const REQUEST_BYTES_MAX: usize = 256;
@@ -54,6 +59,7 @@ pub(crate) struct State {
     serving_observers: Arc<Semaphore>,
     working: Semaphore,
     observers_working: Semaphore,
+    observers_usage: Mutex<Usage>,
     requesting: Semaphore,
     next_peer: AtomicUsize,
 }
@@ -65,9 +71,30 @@ impl Default for State {
             serving_observers: Arc::new(Semaphore::new(OBSERVER_FETCHES_MAX)),
             working: Semaphore::new(WORKING_MAX),
             observers_working: Semaphore::new(OBSERVERS_WORKING_MAX),
+            observers_usage: Mutex::new(Usage::new(Instant::now())),
             requesting: Semaphore::new(FETCHES_MAX),
             next_peer: AtomicUsize::new(0),
         }
+    }
+}
+
+/// One identity's requests here: how many are in flight, and how fast they came.
+pub(crate) struct Serving {
+    places: Arc<Semaphore>,
+    usage: Mutex<Usage>,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        let usage = Mutex::new(Usage::new(Instant::now()));
+        Self { places: Arc::new(Semaphore::new(FETCHES_PER_PEER_MAX)), usage }
+    }
+}
+
+impl Serving {
+    /// Whether forgetting it would change nothing.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        self.places.available_permits() == FETCHES_PER_PEER_MAX && lock(&self.usage).is_settled(now)
     }
 }
 
@@ -75,13 +102,15 @@ impl Default for State {
 type Places = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
 impl State {
-    fn places(&self, peer: &Peer) -> Option<Places> {
-        let of_peer = peer.serving.clone().try_acquire_owned().ok()?;
-        let of_kind = match peer.role() {
-            Some(_) => None,
-            None => Some(self.serving_observers.clone().try_acquire_owned().ok()?),
+    /// Observers share one rate and one set of places: an identity costs them nothing.
+    fn places(&self, peer: &Peer, now: Instant) -> Option<Places> {
+        let of_peer = peer.serving.places.clone().try_acquire_owned().ok()?;
+        let (of_kind, usage) = match peer.role() {
+            Some(_) => (None, &peer.serving.usage),
+            None => (Some(self.serving_observers.clone().try_acquire_owned().ok()?), &self.observers_usage),
         };
-        Some((of_peer, of_kind, self.serving.clone().try_acquire_owned().ok()?))
+        let of_all = self.serving.clone().try_acquire_owned().ok()?;
+        lock(usage).count(FETCH_RATE, now).then_some((of_peer, of_kind, of_all))
     }
 }
 
@@ -90,7 +119,7 @@ impl State {
 /// Serves one request in a task of its own, which outlives the connection.
 pub(super) fn spawn_serve(core: &Arc<Core>, peer: &Arc<Peer>, mut stream: Stream) {
     let core = core.clone();
-    let Some(places) = core.fetch.places(peer) else {
+    let Some(places) = core.fetch.places(peer, Instant::now()) else {
         core.counters.fetches_refused.fetch_add(1, Ordering::Relaxed);
         // Reads the request first: the peer would otherwise see a broken stream instead of the answer.
         tokio::spawn(async move {

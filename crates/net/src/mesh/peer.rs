@@ -1,6 +1,7 @@
 //! One peer of the mesh: its role, its queues, its budgets, and the one connection in use with it.
 
 use super::binding::Binding;
+use super::fetch::Serving;
 use super::{MeshLimits, PeerInfo};
 use crate::control::{LinkStats, Stop, tell};
 use crate::error::lock;
@@ -65,7 +66,7 @@ pub(crate) struct Peer {
     /// Our fetches from it.
     pub(crate) fetching: Arc<Semaphore>,
     /// Its fetches from us; kept by identity, not by connection.
-    pub(crate) serving: Arc<Semaphore>,
+    pub(crate) serving: Arc<Serving>,
     role: watch::Sender<Option<ValidatorIndex>>,
     /// The role the application was last told. Held while telling, so that its view never goes backwards.
     pub(crate) announced: tokio::sync::Mutex<Option<ValidatorIndex>>,
@@ -77,7 +78,7 @@ impl Peer {
         node: PeerId,
         binding: Option<Binding>,
         limits: &MeshLimits,
-        serving: Arc<Semaphore>,
+        serving: Arc<Serving>,
         link: ActiveLink,
     ) -> Self {
         let urgent =

@@ -1,6 +1,7 @@
 //! Who is connected. One connection per peer, one peer per consensus key.
 
-use super::peer::{ActiveLink, FETCHES_PER_PEER_MAX, Peer};
+use super::fetch::Serving;
+use super::peer::{ActiveLink, Peer};
 use super::{Binding, MeshLimits, PeerInfo};
 use crate::control::Stop;
 use crate::error::lock;
@@ -8,8 +9,8 @@ use crypto::PublicKey;
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
-use tokio::sync::Semaphore;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Identities whose fetches are remembered after they disconnected, before those without any are forgotten.
 const SERVING_REMEMBERED_MAX: usize = 4096;
@@ -26,7 +27,7 @@ pub(crate) struct Registry {
 struct Tables {
     peers: HashMap<PeerId, Arc<Peer>>,
     by_key: HashMap<PublicKey, Arc<Peer>>,
-    serving: HashMap<PeerId, Weak<Semaphore>>,
+    serving: HashMap<PeerId, Arc<Serving>>,
 }
 
 impl Registry {
@@ -53,6 +54,7 @@ impl Registry {
             if other.with_link(|active| active.rank > link.rank) {
                 return None;
             }
+            tracing::warn!(old = %other.node, new = %node, "a validator changed its network identity");
             other.with_link(|active| active.stop(Stop::Retire));
             tables.remove(&other);
         }
@@ -138,16 +140,12 @@ impl Tables {
         self.by_key.retain(|_, p| !Arc::ptr_eq(p, peer));
     }
 
-    /// The counter of a node's fetches. It lives as long as one of them does, whatever became of the connection.
-    fn serving_of(&mut self, node: PeerId) -> Arc<Semaphore> {
-        if let Some(serving) = self.serving.get(&node).and_then(Weak::upgrade) {
-            return serving;
-        }
+    /// The counters of a node's fetches. They are kept while they say anything, whatever became of the connection.
+    fn serving_of(&mut self, node: PeerId) -> Arc<Serving> {
         if self.serving.len() >= SERVING_REMEMBERED_MAX {
-            self.serving.retain(|_, serving| serving.strong_count() > 0);
+            self.serving
+                .retain(|_, serving| Arc::strong_count(serving) > 1 || !serving.is_idle(Instant::now()));
         }
-        let serving = Arc::new(Semaphore::new(FETCHES_PER_PEER_MAX));
-        self.serving.insert(node, Arc::downgrade(&serving));
-        serving
+        self.serving.entry(node).or_default().clone()
     }
 }

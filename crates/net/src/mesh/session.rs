@@ -21,7 +21,6 @@ use crypto::{Domain, PublicKey};
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
 use std::collections::HashSet;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -205,16 +204,14 @@ impl Network for Core {
         self.registry.is_linked(peer)
     }
 
-    fn serve(self: Arc<Self>, mut connection: Connection) -> impl Future<Output = Ended> + Send {
-        async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(&mut connection));
-            let timeout_ms = HANDSHAKE_TIMEOUT.as_millis() as u64;
-            match handshake.await.unwrap_or(Err(HandshakeError::Timeout { timeout_ms })) {
-                Ok(greeted) => self.run(connection, greeted).await,
-                Err(error) => {
-                    self.counters.refused_handshakes.fetch_add(1, Ordering::Relaxed);
-                    Ended::Refused(error)
-                }
+    async fn serve(self: Arc<Self>, mut connection: Connection) -> Ended {
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(&mut connection));
+        let timeout_ms = HANDSHAKE_TIMEOUT.as_millis() as u64;
+        match handshake.await.unwrap_or(Err(HandshakeError::Timeout { timeout_ms })) {
+            Ok(greeted) => self.run(connection, greeted).await,
+            Err(error) => {
+                self.counters.refused_handshakes.fetch_add(1, Ordering::Relaxed);
+                Ended::Refused(error)
             }
         }
     }
@@ -289,7 +286,7 @@ impl Core {
             self.check_signature(binding, verifying, dialed).await?;
         }
         if self.own.key() == Some(key) {
-            return Err(HandshakeError::OwnKey { key, node: NodeId(peer) });
+            return Err(HandshakeError::OwnKey { node: NodeId(peer) });
         }
         Ok(Some(index))
     }

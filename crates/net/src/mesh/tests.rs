@@ -11,7 +11,6 @@ use crypto::SecretKey;
 use futures::AsyncWriteExt;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
-use std::future::Future;
 use std::sync::Mutex;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -151,14 +150,12 @@ impl Network for Hostile {
         false
     }
 
-    fn serve(self: Arc<Self>, mut connection: Connection) -> impl Future<Output = Ended> + Send {
-        async move {
-            let result = self.shake(&mut connection).await;
-            let (done, is_done) = oneshot::channel();
-            let _ = self.connections.send(HostileConnection { connection, result, done }).await;
-            let _ = is_done.await;
-            Ended::Retired
-        }
+    async fn serve(self: Arc<Self>, mut connection: Connection) -> Ended {
+        let result = self.shake(&mut connection).await;
+        let (done, is_done) = oneshot::channel();
+        let _ = self.connections.send(HostileConnection { connection, result, done }).await;
+        let _ = is_done.await;
+        Ended::Retired
     }
 
     fn refused(&self, _: SocketAddr, _: HandshakeError) {}
@@ -446,13 +443,11 @@ async fn a_stream_before_the_handshake_is_refused() {
         fn is_linked(&self, _: &PeerId) -> bool {
             false
         }
-        fn serve(self: Arc<Self>, connection: Connection) -> impl Future<Output = Ended> + Send {
-            async move {
-                let mut stream = connection.streams.opener.open(URGENT).await.unwrap();
-                let _ = write_frame(&mut stream, b"vote").await;
-                let _ = self.0.send(connection).await;
-                std::future::pending().await
-            }
+        async fn serve(self: Arc<Self>, connection: Connection) -> Ended {
+            let mut stream = connection.streams.opener.open(URGENT).await.unwrap();
+            let _ = write_frame(&mut stream, b"vote").await;
+            let _ = self.0.send(connection).await;
+            std::future::pending().await
         }
         fn refused(&self, _: SocketAddr, _: HandshakeError) {}
     }
@@ -702,6 +697,27 @@ async fn malformed_requests_and_oversized_answers_are_refused() {
         assert!(matches!(fetched, Err(NetError::Misbehaved { .. })), "{fetched:?}");
     }
     drop(hostile.done);
+}
+
+#[tokio::test]
+async fn a_peer_without_a_sign_of_life_is_dropped() {
+    let (mut a, _b, _hostile, mut connections) = with_hostile().await;
+    // It keeps the connection open but answers no ping.
+    let hostile = timeout(PATIENCE, connections.recv()).await.unwrap().unwrap();
+    a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == index(2)).then_some(())).await;
+    drop(hostile.done);
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_stops_the_mesh_and_frees_its_port() {
+    let Node { mesh, mut events, .. } = Node::start(MeshIdentity::observer()).await;
+    let address = mesh.local_address();
+    let second = mesh.clone();
+    drop(mesh);
+    assert_eq!(second.local_address(), address);
+    drop(second);
+    assert!(timeout(PATIENCE, events.recv()).await.unwrap().is_none());
+    drop(std::net::TcpListener::bind(address).unwrap());
 }
 
 #[tokio::test]
