@@ -402,7 +402,7 @@ impl Executor {
             final_for_header: true,
         };
         let payload = Payload::decode(payload).map_err(|error| refused(error.to_string()))?;
-        let hashes: Vec<B256> = payload.transactions().map(|bytes| crypto::keccak256(bytes)).collect();
+        let hashes: Vec<B256> = payload.transactions().map(crypto::keccak256).collect();
         let chain = &self.shared.chain;
         let pooled: B256Map<RecoveredTx> = chain.pool().get_many(&hashes);
         let transactions = execution::recover_payload(&payload, |hash| pooled.get(hash).cloned())

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use types::Genesis;
 
@@ -26,6 +26,9 @@ const BATCHES_CHECKED_MAX: usize = 64;
 
 /// How often local transactions that are still not mined are sent again, for peers that missed them.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Pause before they are sent to peers that just came, so that several that come together get them together.
+const GREETING_PAUSE: Duration = Duration::from_millis(500);
 
 /// Transactions sent again at once.
 const REPEAT_MAX: usize = 4096;
@@ -67,10 +70,11 @@ impl Gossip {
             limits: Default::default(),
         };
         let (handle, events) = TxGossip::start(config).await?;
+        let greet = Arc::new(Notify::new());
         let tasks = vec![
             tokio::spawn(send(handle.clone(), outgoing)),
-            tokio::spawn(repeat(handle.clone(), pool.clone())),
-            tokio::spawn(receive(handle.clone(), events, pool, peer_count)),
+            tokio::spawn(repeat(handle.clone(), pool.clone(), greet.clone())),
+            tokio::spawn(receive(handle.clone(), events, pool, peer_count, greet)),
         ];
         Ok(Self { handle, tasks })
     }
@@ -113,21 +117,18 @@ async fn send(handle: TxGossipHandle, mut outgoing: mpsc::Receiver<Bytes>) {
 }
 
 /// Sends local transactions again that nobody mined: their first batch may have found no peer.
-async fn repeat(handle: TxGossipHandle, pool: Pool) {
-    let mut interval = tokio::time::interval(REPEAT_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn repeat(handle: TxGossipHandle, pool: Pool, greet: Arc<Notify>) {
     loop {
-        interval.tick().await;
+        let greeted = tokio::time::timeout(REPEAT_INTERVAL, greet.notified()).await;
+        if greeted.is_ok() {
+            tokio::time::sleep(GREETING_PAUSE).await;
+        }
+        if handle.peer_count() == 0 {
+            continue;
+        }
         let local = pool.local_transactions(REPEAT_MAX);
-        if handle.peer_count() > 0 && !local.is_empty() {
-            let mut local = local.into_iter().map(|transaction| transaction.encoded().0.clone());
-            loop {
-                let batch: Vec<Bytes> = local.by_ref().take(BATCH_TRANSACTIONS_MAX).collect();
-                if batch.is_empty() {
-                    break;
-                }
-                handle.publish(batch);
-            }
+        for batch in local.chunks(BATCH_TRANSACTIONS_MAX) {
+            handle.publish(batch.iter().map(|transaction| transaction.encoded().0.clone()).collect());
         }
     }
 }
@@ -137,6 +138,7 @@ async fn receive(
     mut events: mpsc::Receiver<TxGossipEvent>,
     pool: Pool,
     peer_count: Arc<AtomicU64>,
+    greet: Arc<Notify>,
 ) {
     let places = Arc::new(Semaphore::new(BATCHES_CHECKED_MAX));
     while let Some(event) = events.recv().await {
@@ -151,7 +153,10 @@ async fn receive(
                     drop(place);
                 });
             }
-            TxGossipEvent::Connected(node) => tracing::info!(%node, "transaction peer connected"),
+            TxGossipEvent::Connected(node) => {
+                tracing::info!(%node, "transaction peer connected");
+                greet.notify_one();
+            }
             TxGossipEvent::Disconnected(node) => tracing::info!(%node, "transaction peer disconnected"),
             TxGossipEvent::Refused { address, error } => {
                 tracing::warn!(%address, %error, "transaction peer refused");

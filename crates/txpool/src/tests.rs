@@ -222,7 +222,7 @@ fn a_full_pool_keeps_what_pays_best_and_lets_queued_ones_go_first() {
     let gapped = transfer(2, 1, 10 * GWEI, 9);
     pool.insert(gapped.clone(), rich(0), 0).unwrap();
     let inserted = pool.insert(transfer(3, 0, 10 * GWEI, 1), rich(0), 0).unwrap();
-    assert_eq!(inserted.evicted, [gapped.clone()], "queued transactions go before pending ones");
+    assert_eq!(order(&inserted.evicted), [(2, 1)], "queued transactions go before pending ones");
     assert_eq!(pool.insert(gapped, rich(0), 0), Err(Refusal::Full));
     assert_eq!(
         pool.insert(transfer(4, 0, 10 * GWEI, 1), rich(0), 0),

@@ -9,6 +9,7 @@ use alloy_primitives::{B256, Bytes, map::B256Set};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use types::limits::TRANSACTION_BYTES_MAX;
 
 const HEADER: &[u8] = b"tandem transaction journal 1\n";
@@ -45,7 +46,8 @@ pub enum JournalError {
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    file: File,
+    /// Shared with whoever syncs it: appending does not wait for the disk.
+    file: Arc<File>,
     file_bytes: u64,
     live: B256Set,
     bytes_max: u64,
@@ -83,7 +85,7 @@ impl Journal {
         file.seek(SeekFrom::Start(file_bytes)).map_err(io)?;
         let journal = Self {
             path: path.into(),
-            file,
+            file: Arc::new(file),
             file_bytes,
             live: B256Set::default(),
             bytes_max,
@@ -103,7 +105,7 @@ impl Journal {
             let kind = if self.broken { "an earlier write failed" } else { "journal is full" };
             return Err(self.io(io::Error::other(kind)));
         }
-        if let Err(source) = self.file.write_all(&records) {
+        if let Err(source) = (&*self.file).write_all(&records) {
             self.cut_back();
             return Err(self.io(source));
         }
@@ -128,27 +130,29 @@ impl Journal {
         self.live.remove(hash);
     }
 
-    /// Syncs, and rewrites the file when most of it is dead. `get` finds the bytes of a pooled transaction.
-    pub fn upkeep(&mut self, get: impl Fn(&B256) -> Option<Bytes>) -> Result<(), JournalError> {
-        let needs_rewrite = self.broken || self.file_bytes > SLACK_BYTES;
-        if !needs_rewrite {
-            return self.sync();
+    /// Rewrites the file when most of it is dead. `get` finds the bytes of a pooled transaction.
+    pub fn compact(&mut self, get: impl Fn(&B256) -> Option<Bytes>) -> Result<(), JournalError> {
+        if !self.broken && self.file_bytes <= SLACK_BYTES {
+            return Ok(());
         }
-        let live: Vec<Bytes> = self.live.iter().filter_map(get).collect();
+        let mut live = Vec::with_capacity(self.live.len());
+        self.live.retain(|hash| get(hash).map(|bytes| live.push(bytes)).is_some());
         let live_bytes: u64 = live.iter().map(|bytes| (bytes.len() + RECORD_HEADER_BYTES) as u64).sum();
         if self.broken || self.file_bytes > live_bytes.saturating_mul(2).saturating_add(SLACK_BYTES) {
-            return self.rewrite(&live).map_err(|source| self.io(source));
-        }
-        self.sync()
-    }
-
-    /// Makes what was appended durable.
-    pub fn sync(&mut self) -> Result<(), JournalError> {
-        if self.unsynced && !self.broken {
-            self.file.sync_data().map_err(|source| self.io(source))?;
-            self.unsynced = false;
+            self.rewrite(&live).map_err(|source| self.io(source))?;
         }
         Ok(())
+    }
+
+    /// The file, if something was appended since the last time; the caller syncs it.
+    pub fn take_unsynced(&mut self) -> Option<Arc<File>> {
+        std::mem::take(&mut self.unsynced).then(|| self.file.clone())
+    }
+
+    /// Syncing what [`Self::take_unsynced`] gave failed.
+    pub fn sync_failed(&mut self, source: io::Error) -> JournalError {
+        self.unsynced = true;
+        self.io(source)
     }
 
     /// Writes a new file with `live` only and puts it in the old one's place, at once or not at all.
@@ -170,14 +174,15 @@ impl Journal {
         if let Some(directory) = self.path.parent().filter(|path| !path.as_os_str().is_empty()) {
             File::open(directory)?.sync_all()?;
         }
-        (self.file, self.file_bytes, self.unsynced, self.broken) = (fresh, file_bytes, false, false);
+        (self.file, self.file_bytes) = (Arc::new(fresh), file_bytes);
+        (self.unsynced, self.broken) = (false, false);
         Ok(())
     }
 
     /// Removes a half-written record; if even that fails, nothing may follow it until the file is rewritten.
     fn cut_back(&mut self) {
         let cut = self.file.set_len(self.file_bytes);
-        self.broken = cut.and_then(|()| self.file.seek(SeekFrom::Start(self.file_bytes))).is_err();
+        self.broken = cut.and_then(|()| (&*self.file).seek(SeekFrom::Start(self.file_bytes))).is_err();
     }
 
     fn io(&self, source: io::Error) -> JournalError {

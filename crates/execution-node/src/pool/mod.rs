@@ -297,10 +297,9 @@ impl Pool {
         let expired = self.0.shared.lock().pool.expire(now_ms);
         self.forget(&expired);
         if let Some(journal) = &self.0.journal {
-            let mut journal = journal.lock();
-            let result =
-                journal.upkeep(|hash| self.get(hash).map(|transaction| transaction.encoded().clone()));
-            if let Err(error) = result {
+            let get = |hash: &B256| self.get(hash).map(|transaction| transaction.encoded().clone());
+            let compacted = journal.lock().compact(get);
+            if let Err(error) = compacted.and_then(|()| sync(journal)) {
                 tracing::error!(%error, "transaction journal");
             }
         }
@@ -501,7 +500,7 @@ impl PoolThreads {
             }
         }
         if let Some(journal) = &self.pool.0.journal
-            && let Err(error) = journal.lock().sync()
+            && let Err(error) = sync(journal)
         {
             tracing::error!(%error, "transaction journal");
         }
@@ -516,6 +515,13 @@ impl Drop for PoolThreads {
 
 /// Code of a delegated account starts with this (EIP-7702).
 const EIP7702_DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
+
+/// Makes the journal durable without holding up whoever appends.
+fn sync(journal: &Mutex<Journal>) -> Result<(), JournalError> {
+    let unsynced = journal.lock().take_unsynced();
+    let Some(file) = unsynced else { return Ok(()) };
+    file.sync_data().map_err(|source| journal.lock().sync_failed(source))
+}
 
 fn insert_one(
     pool: &mut txpool::Pool,

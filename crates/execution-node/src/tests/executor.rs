@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::tree::UNFINALIZED_BLOCKS_MAX;
 use alloy_primitives::B256;
 use execution::StateView;
+use std::time::Instant;
 use types::engine::{EngineError, Forkchoice, PayloadStatus};
 use types::{Height, RejectionCode};
 
@@ -371,4 +372,50 @@ fn transactions_are_awaited_on_top_of_the_block_that_holds_them_already() {
     assert_eq!(harness.shared.has_transactions(&block.hash()), Ok(true));
     let unknown = B256::repeat_byte(1);
     assert_eq!(harness.shared.has_transactions(&unknown), Err(EngineError::UnknownBlock(unknown)));
+}
+
+/// Figures for docs/benchmarks.md: `cargo test --release -p execution-node block_times -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn block_times() {
+    const EACH: u64 = 2_500;
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut proposer, mut validator) = (Harness::open(here.path()), Harness::open(there.path()));
+    let mut parent = proposer.genesis_hash();
+    for height in 1..=4 {
+        let nonces = (height - 1) * EACH..height * EACH;
+        let transactions: Vec<_> =
+            (0..4).flat_map(|from| nonces.clone().map(move |n| transfer(from, n))).collect();
+        // The last block's transactions are new to the validator.
+        if height < 4 {
+            validator.pool(transactions.clone());
+        }
+        let started = Instant::now();
+        proposer.pool(transactions);
+        let pooled = started.elapsed();
+        let started = Instant::now();
+        let block = proposer.propose(parent, height, height);
+        let built = started.elapsed();
+        let started = Instant::now();
+        assert_eq!(validator.validate(&block), valid(&block));
+        let validated = started.elapsed();
+        let started = Instant::now();
+        assert_eq!(proposer.validate(&block), valid(&block));
+        let own = started.elapsed();
+        parent = block.hash();
+        let hash = parent;
+        let started = Instant::now();
+        let all = forkchoice(hash, hash, hash);
+        let finalized = validator.executor.forkchoice(&all).unwrap();
+        let committed = started.elapsed();
+        let started = Instant::now();
+        validator.executor.clean_up(finalized.cleanup);
+        let cleaned = started.elapsed();
+        proposer.finalize(hash);
+        let count = validator.chain.head().transactions.len();
+        println!(
+            "{count} transfers: inserted in {pooled:?}, built in {built:?}, validated in {validated:?} (own: {own:?}), \
+             committed in {committed:?}, pool cleaned in {cleaned:?}"
+        );
+    }
 }

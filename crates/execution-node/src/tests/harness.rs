@@ -17,7 +17,7 @@ use txpool::AdmissionPolicy;
 use types::engine::{BuiltPayload, Forkchoice, PayloadLimits, PayloadRequest, PayloadStatus};
 use types::{Epoch, Genesis, Header, Height, Justify, Signature, SystemInputs, ValidatorIndex, View};
 
-pub(super) const CHAIN: u64 = 31_337;
+pub(crate) const CHAIN: u64 = 31_337;
 pub(super) const FEE_RECIPIENT: Address = Address::repeat_byte(0xfe);
 
 /// Generous: the time budget must not decide what a test builds.
@@ -31,7 +31,7 @@ pub(crate) fn genesis(keys: u64) -> Genesis {
     serde_json::from_value(json!({
         "config": {"chainId": CHAIN},
         "timestamp": "0x65000000",
-        "gasLimit": "0x3938700",
+        "gasLimit": "0x3b9aca00",
         "alloc": alloc,
         "tandem": {"validators": [{
             "address": Address::repeat_byte(1),
@@ -43,7 +43,7 @@ pub(crate) fn genesis(keys: u64) -> Genesis {
     .unwrap()
 }
 
-pub(super) fn transfer(from: u64, nonce: u64) -> RecoveredTx {
+pub(crate) fn transfer(from: u64, nonce: u64) -> RecoveredTx {
     TestKey::new(from).transfer(CHAIN, nonce, Address::repeat_byte(0xaa), U256::from(1))
 }
 
@@ -141,7 +141,7 @@ pub(super) fn request(parent: B256, height: u64, view: u64) -> PayloadRequest {
         timestamp_ms: 0x6500_0000 * 1000 + view * 250,
         proposer: ValidatorIndex::ZERO,
         fee_recipient: FEE_RECIPIENT,
-        limits: PayloadLimits { bytes: 1 << 20, gas: u64::MAX, objects: u64::MAX },
+        limits: PayloadLimits { bytes: 4 << 20, gas: u64::MAX, objects: u64::MAX },
         system_inputs: SystemInputs { randao_mix: B256::repeat_byte(view as u8), ..Default::default() },
     }
 }

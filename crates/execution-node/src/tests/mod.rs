@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod executor;
-mod harness;
+pub(crate) mod harness;
 mod node;
