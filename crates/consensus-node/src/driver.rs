@@ -61,6 +61,8 @@ pub(crate) struct Core<'a> {
     pub replica: &'a Replica,
     pub journal: &'a Journal,
     pub now: Now,
+    /// The last final block whose record is durable. The replica runs ahead of it when the disk fails.
+    pub finalized: (Height, B256),
     /// Set when the disk failed: the replica stands still since then.
     pub failure: Option<&'a DiskError>,
     /// Whether any validator was ever connected since the start.
@@ -158,6 +160,7 @@ pub(crate) struct Driver {
 struct State {
     driver: Driver,
     failure: Option<DiskError>,
+    finalized: (Height, B256),
     met_anyone: bool,
     connected: i64,
     head: B256,
@@ -192,6 +195,7 @@ impl Driver {
 impl State {
     fn new(driver: Driver) -> Self {
         Self {
+            finalized: driver.replica.finalized(),
             driver,
             failure: None,
             met_anyone: false,
@@ -206,6 +210,7 @@ impl State {
             replica: &self.driver.replica,
             journal: &self.driver.journal,
             now: self.driver.clock.now(),
+            finalized: self.finalized,
             failure: self.failure.as_ref(),
             met_anyone: self.met_anyone,
         }
@@ -375,7 +380,8 @@ impl State {
 
     fn publish(&mut self) {
         let Driver { replica, metrics, feed, .. } = &self.driver;
-        let (finalized, finalized_hash) = replica.finalized();
+        self.finalized = replica.finalized();
+        let (finalized, finalized_hash) = self.finalized;
         let (height, view, hash) = match &replica.sign_state().high_qc {
             Some(qc) => (qc.vote.height, qc.vote.target_view, qc.vote.block_hash),
             None => (finalized, types::View::ZERO, finalized_hash),

@@ -134,6 +134,10 @@ pub(super) async fn decision(State(app): State<App>, Path(text): Path<String>) -
             let certificate = stored.and_then(|stored| stored.commit);
             let mut decision = core.replica.decision(wanted, certificate.as_ref());
             decision.block_hash = decision.block_hash.or(hash);
+            // Final in memory only, on a disk that failed: not decided for anybody to rely on.
+            if decision.status == DecisionStatus::Committed && wanted > core.finalized.0 {
+                decision.status = DecisionStatus::Pending;
+            }
             Ok::<_, ApiError>(decision)
         })
         .await??;
@@ -224,7 +228,7 @@ pub(super) async fn epoch(State(app): State<App>) -> Answer {
     let answer = app
         .ask(move |core| {
             let set = core.replica.validators();
-            let (height, _) = core.replica.finalized();
+            let (height, _) = core.finalized;
             json!({
                 "epoch": set.epoch(),
                 "epoch_length": epoch_length,
@@ -251,7 +255,7 @@ fn check_epoch(query: EpochParameters, current: Epoch) -> Result<(), ApiError> {
 }
 
 fn find(core: &Core<'_>, id: BlockId, genesis: B256) -> Result<Option<Found>, ApiError> {
-    let (finalized, finalized_hash) = core.replica.finalized();
+    let (finalized, finalized_hash) = core.finalized;
     match id {
         BlockId::Finalized => by_height(core, finalized),
         BlockId::Head => match &core.replica.sign_state().high_qc {
@@ -309,7 +313,7 @@ fn certified_path<'a>(core: &'a Core<'_>) -> impl Iterator<Item = Arc<Block>> + 
 
 fn proof(core: &Core<'_>, wanted: Height) -> Proof {
     let set = core.replica.validators();
-    let (finalized, _) = core.replica.finalized();
+    let (finalized, _) = core.finalized;
     let Some(own) = core.journal.finalized(wanted).map_err(ApiError::disk)? else {
         return Err(ApiError::not_found(format!(
             "height {wanted} is not final here; the last final one is {finalized}"

@@ -220,7 +220,8 @@ struct Inside {
 
 impl Inside {
     fn of(core: &Core<'_>, health: &Health) -> Self {
-        let status = core.replica.status(core.now);
+        let mut status = core.replica.status(core.now);
+        (status.finalized, status.finalized_hash) = core.finalized;
         let set = core.replica.validators();
         let here = |index: &ValidatorIndex| Some(*index) == status.index || status.connected.contains(index);
         let connected_stake =
