@@ -256,11 +256,15 @@ impl Core {
             Link { id, rank, address, since: Instant::now(), stop: stop.clone(), stats: stats.clone() };
         let (peer, is_new) = self.admit(connection.peer, link);
         let membership = Membership { core: self.clone(), peer: peer.clone(), connection: id };
-        let node = NodeId(connection.peer);
+        let remote = connection.peer;
+        let node = NodeId(remote);
         if is_new {
             let _ = self.events.send(TxGossipEvent::Connected(node)).await;
         }
         let ended = self.clone().run_link(connection, control, &peer, &stop, &stats).await;
+        if matches!(ended, Ended::Violation(_)) {
+            self.penalize(remote);
+        }
         let was_in_use = membership.core.is_in_use(&peer, id);
         drop(membership);
         if was_in_use {

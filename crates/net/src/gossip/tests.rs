@@ -232,3 +232,70 @@ async fn a_reconnecting_peer_gets_new_batches_and_a_replaced_list_of_neighbours(
     a.network.publish(transactions(1, 3));
     assert_eq!(b.batch().await.2, transactions(1, 3));
 }
+
+/// A node that completes the handshake and hands its connection to the test.
+struct Hostile {
+    node: NodeId,
+    connections: mpsc::Sender<(driver::Connection, libp2p::Stream)>,
+}
+
+impl driver::Network for Hostile {
+    fn name(&self) -> &'static str {
+        "hostile"
+    }
+
+    fn is_linked(&self, _: &libp2p::PeerId) -> bool {
+        false
+    }
+
+    async fn serve(self: Arc<Self>, mut connection: driver::Connection) -> driver::Ended {
+        use crate::hello::{NetworkKind, first_stream, greet, settle};
+        let Ok(mut stream) = first_stream(&mut connection, HELLO).await else {
+            return driver::Ended::Retired;
+        };
+        let (kind, me, peer) = (NetworkKind::Transactions, self.node.0, connection.peer);
+        let greeted = greet(&mut stream, &CHAIN, kind, me, peer, connection.dialed).await;
+        if greeted.is_ok() && settle(&mut stream, Ok(())).await.is_ok() {
+            let _ = self.connections.send((connection, stream)).await;
+            std::future::pending().await
+        }
+        driver::Ended::Retired
+    }
+
+    fn refused(&self, _: SocketAddr, _: HandshakeError) {}
+}
+
+#[tokio::test]
+async fn malformed_and_oversized_batches_and_neighbours_cost_the_sender_its_connection() {
+    let oversized = (BATCHES, (BATCH_BYTES_MAX as u32 + 1).to_le_bytes().to_vec());
+    let malformed = (BATCHES, [4u32.to_le_bytes(), [255; 4]].concat());
+    let no_list = (NEIGHBOURS, [4u32.to_le_bytes(), [255; 4]].concat());
+    let no_peers = (NEIGHBOURS, [10u32.to_le_bytes().to_vec(), vec![1, 0, 0, 0, 2, 0, 0, 0, 9, 9]].concat());
+    for (lane, bytes) in [oversized, malformed, no_list, no_peers] {
+        let (mut a, mut b) = (Node::start().await, Node::start().await);
+        a.link(&mut b).await;
+        let key = libp2p::identity::Keypair::generate_ed25519();
+        let node = NodeId(key.public().to_peer_id());
+        let (connections, mut received) = mpsc::channel(8);
+        let setup = Setup {
+            key,
+            transport: Transport::Tcp,
+            listen: "127.0.0.1:0".parse().unwrap(),
+            peers: vec![a.network.local_address()],
+            protocols: protocols(CHAIN.chain_id),
+            connections_max: 10,
+            connections_per_ip_max: 10,
+        };
+        let _hostile = driver::start(setup, Arc::new(Hostile { node, connections })).await.unwrap();
+        let (connection, _control) = timeout(PATIENCE, received.recv()).await.unwrap().unwrap();
+        let mut stream = connection.streams.opener.open(lane).await.unwrap();
+        futures::AsyncWriteExt::write_all(&mut stream, &bytes).await.unwrap();
+        loop {
+            if matches!(a.event().await, TxGossipEvent::Disconnected(gone) if gone == node) {
+                break;
+            }
+        }
+        b.network.publish(transactions(1, 1));
+        assert_eq!(a.batch().await.0, b.network.node_id());
+    }
+}

@@ -273,8 +273,8 @@ impl MeshHandle {
         self.commands.send(Command::AddPeer(address)).await.map_err(|_| NetError::Stopped)
     }
 
-    /// Sends to one validator. False if it was not queued: not connected, ourselves, or empty or too large a
-    /// message. A full queue drops its oldest message, not this one.
+    /// Sends to one validator. False if it was not queued: not connected, ourselves, empty or too large a message,
+    /// or this node is an observer. A full queue drops its oldest message, not this one.
     pub fn send(&self, to: ValidatorIndex, message: Bytes) -> bool {
         self.core.send(to, message)
     }

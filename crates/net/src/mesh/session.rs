@@ -140,8 +140,7 @@ impl Core {
     }
 
     pub(super) fn send(&self, to: ValidatorIndex, message: Bytes) -> bool {
-        if !is_sendable(&message) {
-            tracing::error!(bytes = message.len(), "a message of this size cannot be sent");
+        if !self.may_send(&message) {
             return false;
         }
         let Some(peer) = self.validator(to) else {
@@ -153,14 +152,22 @@ impl Core {
     }
 
     pub(super) fn broadcast(&self, message: Bytes) -> usize {
-        if !is_sendable(&message) {
-            tracing::error!(bytes = message.len(), "a message of this size cannot be sent");
+        if !self.may_send(&message) {
             return 0;
         }
         let validators: Vec<_> =
             self.registry.all().into_iter().filter(|peer| peer.role().is_some()).collect();
         validators.iter().for_each(|peer| self.queue(peer, message.clone()));
         validators.len()
+    }
+
+    /// Observers have nothing to say, and nobody would listen.
+    fn may_send(&self, message: &Bytes) -> bool {
+        if !is_sendable(message) {
+            tracing::error!(bytes = message.len(), "a message of this size cannot be sent");
+            return false;
+        }
+        self.own.key().is_some()
     }
 
     fn queue(&self, peer: &Peer, message: Bytes) {
@@ -345,6 +352,9 @@ impl Core {
         self.announce(&peer).await;
         let session = Session { core: self.clone(), peer: peer.clone(), stop, stats, place: role.place };
         let ended = session.run(connection, stream).await;
+        if let (Ended::Violation(_), Some(index)) = (&ended, peer.role()) {
+            self.penalize(index, Penalty::Malformed);
+        }
         drop(membership);
         self.announce(&peer).await;
         ended

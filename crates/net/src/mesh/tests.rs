@@ -731,6 +731,7 @@ async fn observers_are_limited_and_cannot_crowd_out_validators() {
     eventually("the observer is in", || a.mesh.peers().len() == 1).await;
     let mut second = Node::start(MeshIdentity::observer()).await;
     second.dial(&a).await;
+    assert_eq!(first.mesh.broadcast(Bytes::from_static(b"vote")), 0, "observers have nothing to say");
     assert_eq!(second.refusal().await, HandshakeError::RefusedByPeer { reason: "it has no place for us" });
     let b = Node::validator(1, &set).await;
     b.dial(&a).await;
