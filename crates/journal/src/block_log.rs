@@ -9,7 +9,7 @@
 //! - The file of a segment has its full size before its final name appears.
 
 use crate::JournalError;
-use crate::file::{Fill, LogFile, PAGE, replace};
+use crate::file::{Draft, Fill, LogFile, PAGE, replace};
 use crate::index::{Index, IndexEntry, Location};
 use crate::record::{ChecksumKey, HEADER_BYTES, Kind, RecordHeader, seal};
 use crate::segment::{FileKind, Head};
@@ -97,9 +97,10 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<NonZeroU32>, JournalError> {
     Ok(numbers)
 }
 
-/// Writes the first segment of an empty log.
-pub(crate) fn create(dir: &Path, genesis: B256, salt: [u8; 32], bytes: u64) -> Result<LogFile, JournalError> {
-    create_segment(dir, &head(FIRST_SEGMENT, 1, bytes, genesis, salt))
+/// The first segment of an empty log.
+pub(crate) fn draft(dir: &Path, genesis: B256, salt: [u8; 32], bytes: u64) -> Result<Draft, JournalError> {
+    let head = head(FIRST_SEGMENT, 1, bytes, genesis, salt);
+    LogFile::draft(&segment_path(dir, FIRST_SEGMENT), &head.page(), bytes, Fill::Reserve)
 }
 
 impl BlockLog {

@@ -30,6 +30,13 @@ impl LogFile {
     /// Creates a file of exactly `capacity` bytes that starts with `head`, durable under its final name when this
     /// returns. Whoever finds that name later finds the whole file.
     pub fn create(path: &Path, head: &[u8], capacity: u64, fill: Fill) -> Result<Self, JournalError> {
+        let file = Self::draft(path, head, capacity, fill)?.publish()?;
+        sync_parent(path)?;
+        Ok(file)
+    }
+
+    /// The same under a temporary name: durable, but not yet there.
+    pub fn draft(path: &Path, head: &[u8], capacity: u64, fill: Fill) -> Result<Draft, JournalError> {
         let temporary = path.with_extension("new");
         let file = OpenOptions::new()
             .read(true)
@@ -39,13 +46,11 @@ impl LogFile {
             .mode(0o600)
             .open(&temporary)
             .map_err(JournalError::io("create", &temporary))?;
-        let new = Self { file, path: temporary.clone() };
+        let new = Self { file, path: temporary };
         new.allocate(capacity, fill)?;
         new.write_at(head, 0)?;
-        new.file.sync_all().map_err(JournalError::io("sync", &temporary))?;
-        std::fs::rename(&temporary, path).map_err(JournalError::io("rename", &temporary))?;
-        sync_parent(path)?;
-        Ok(Self { file: new.file, path: path.to_owned() })
+        new.file.sync_all().map_err(JournalError::io("sync", &new.path))?;
+        Ok(Draft { file: new, path: path.to_owned() })
     }
 
     pub fn open(path: &Path, write: bool) -> Result<Self, JournalError> {
@@ -128,6 +133,20 @@ impl LogFile {
     }
 }
 
+/// A whole file that waits for its name.
+pub(crate) struct Draft {
+    file: LogFile,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Gives the file its name; durable after [`sync_parent`].
+    pub fn publish(self) -> Result<LogFile, JournalError> {
+        std::fs::rename(&self.file.path, &self.path).map_err(JournalError::io("rename", &self.file.path))?;
+        Ok(LogFile { file: self.file.file, path: self.path })
+    }
+}
+
 /// Writes a small file whole: durable under its final name, or not there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     let temporary = path.with_extension("new");
@@ -138,7 +157,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     sync_parent(path)
 }
 
-fn sync_parent(path: &Path) -> Result<(), JournalError> {
+/// Makes the names in a file's directory durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), JournalError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(JournalError::io("sync", dir))
 }

@@ -34,7 +34,7 @@ pub use error::JournalError;
 use block_log::{BlockLog, BlockScan, Entry};
 use cache::BlockCache;
 use consensus::{Disk, DiskError, Durable, Record, Recovered, SignState};
-use file::{DirLock, Fill, LogFile, PAGE};
+use file::{DirLock, Fill, LogFile, PAGE, sync_parent};
 use record::Kind;
 use segment::{FileKind, Head};
 use sign_log::{SignLog, SignRecord};
@@ -303,16 +303,27 @@ fn initialise(dir: &Path, genesis_hash: B256, segment_bytes: u64) -> Result<[u8;
     getrandom::fill(&mut salt).map_err(|error| {
         JournalError::io("draw randomness for", dir)(std::io::Error::other(error.to_string()))
     })?;
-    sign_log::create(dir, genesis_hash, salt)?;
-    block_log::create(dir, genesis_hash, salt, segment_bytes)?;
-    let capacity = IDENTITY_COPIES * PAGE;
-    let head = Head { kind: FileKind::Identity, number: 0, first_sequence: 0, capacity, genesis_hash, salt };
-    LogFile::create(
-        &dir.join(IDENTITY),
-        &head.page().repeat(IDENTITY_COPIES as usize),
-        capacity,
-        Fill::Zeros,
-    )?;
+    let identity = || {
+        let capacity = IDENTITY_COPIES * PAGE;
+        let head =
+            Head { kind: FileKind::Identity, number: 0, first_sequence: 0, capacity, genesis_hash, salt };
+        let pages = head.page().repeat(IDENTITY_COPIES as usize);
+        LogFile::draft(&dir.join(IDENTITY), &pages, capacity, Fill::Zeros)
+    };
+    // Each file waits for the disk; together they wait once.
+    let drafts = std::thread::scope(|scope| {
+        let waiting = [
+            scope.spawn(|| sign_log::draft(dir, 0, genesis_hash, salt)),
+            scope.spawn(|| sign_log::draft(dir, 1, genesis_hash, salt)),
+            scope.spawn(|| block_log::draft(dir, genesis_hash, salt, segment_bytes)),
+            scope.spawn(identity),
+        ];
+        waiting.map(|thread| thread.join().expect("creating a file does not panic"))
+    });
+    for draft in drafts {
+        draft?.publish()?;
+    }
+    sync_parent(&dir.join(IDENTITY))?;
     Ok(salt)
 }
 

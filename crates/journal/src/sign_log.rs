@@ -9,7 +9,7 @@
 //! - The newest record is never overwritten: it is either in the other file or before the write position.
 
 use crate::JournalError;
-use crate::file::{Fill, LogFile, PAGE};
+use crate::file::{Draft, Fill, LogFile, PAGE};
 use crate::record::{ChecksumKey, HEADER_BYTES, Kind, RecordHeader, seal};
 use crate::segment::{FileKind, Head};
 use std::collections::BTreeMap;
@@ -69,13 +69,16 @@ pub(crate) fn paths(dir: &Path) -> [PathBuf; 2] {
     [dir.join("sign-a.log"), dir.join("sign-b.log")]
 }
 
-/// Writes both files of an empty log.
-pub(crate) fn create(dir: &Path, genesis_hash: B256, salt: [u8; 32]) -> Result<(), JournalError> {
-    for (path, number) in paths(dir).iter().zip([1, 0]) {
-        let head = head(number, 1, genesis_hash, salt);
-        LogFile::create(path, &head_pages(&head), SIGN_SEGMENT_BYTES, Fill::Zeros)?;
-    }
-    Ok(())
+/// One of the two files of an empty log.
+pub(crate) fn draft(
+    dir: &Path,
+    which: usize,
+    genesis_hash: B256,
+    salt: [u8; 32],
+) -> Result<Draft, JournalError> {
+    // The first one is in its first life, the second one waits for the first turn.
+    let head = head(1 - which as u64, 1, genesis_hash, salt);
+    LogFile::draft(&paths(dir)[which], &head_pages(&head), SIGN_SEGMENT_BYTES, Fill::Zeros)
 }
 
 impl SignLog {

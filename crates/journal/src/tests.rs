@@ -433,15 +433,42 @@ fn a_torn_turn_of_the_sign_state_log_loses_nothing() {
     }
 }
 
-/// Cuts and flips of a small journal with three heights and one open block; `damage` works on one file's bytes.
-fn survives(damage: impl Fn(&mut Vec<u8>), file: &str, dir: &Path) -> Option<Recovered> {
-    let copy = TempDir::new().unwrap();
-    copy_dir(dir, copy.path());
-    let path = copy.path().join(file);
-    let mut bytes = std::fs::read(&path).unwrap();
-    damage(&mut bytes);
-    std::fs::write(&path, bytes).unwrap();
-    match Journal::open_with(copy.path(), GENESIS, SMALL) {
+/// A journal that is damaged again and again, each time from its original files.
+struct Patient {
+    dir: TempDir,
+    originals: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Patient {
+    fn new(dir: TempDir) -> Self {
+        let paths = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let originals = paths.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+        Self { dir, originals }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Opens the journal after `damage` to one file's bytes; `None` when it refuses.
+    fn survives(&self, damage: impl Fn(&mut Vec<u8>), file: &str) -> Option<Recovered> {
+        let path = self.path().join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&path, bytes).unwrap();
+        let result = open_and_compare(self.path());
+        for (path, original) in &self.originals {
+            if std::fs::read(path).unwrap() != *original {
+                std::fs::write(path, original).unwrap();
+            }
+        }
+        result
+    }
+}
+
+/// Whatever opens must read back right.
+fn open_and_compare(dir: &Path) -> Option<Recovered> {
+    match Journal::open_with(dir, GENESIS, SMALL) {
         Ok((journal, recovered)) => {
             // What is readable must be right.
             for height in 1..=3 {
@@ -460,12 +487,13 @@ fn survives(damage: impl Fn(&mut Vec<u8>), file: &str, dir: &Path) -> Option<Rec
     }
 }
 
-fn small_journal() -> TempDir {
+fn small_journal() -> Patient {
     let dir = TempDir::new().unwrap();
     let (mut journal, _) = open(dir.path());
     write_heights(&mut journal, 1..=3);
     journal.persist(&[Record::Block(block(4, 0, 40)), sign(4)]).unwrap();
-    dir
+    drop(journal);
+    Patient::new(dir)
 }
 
 fn check_prefix(recovered: &Recovered, what: &str) {
@@ -482,7 +510,7 @@ fn a_file_cut_at_any_byte_is_refused() {
     for file in ["blocks-00000001.log", "sign-a.log", "sign-b.log", IDENTITY] {
         let used = used_bytes(&dir.path().join(file)).max(PAGE as usize);
         for length in (0..used).step_by(61).chain([used]) {
-            if let Some(recovered) = survives(|bytes| bytes.truncate(length), file, dir.path()) {
+            if let Some(recovered) = dir.survives(|bytes| bytes.truncate(length), file) {
                 check_prefix(&recovered, &format!("{file} cut at {length}"));
                 assert_eq!(file, IDENTITY, "a cut log must not open");
             }
@@ -496,7 +524,7 @@ fn a_log_whose_end_was_never_written_opens_with_what_was_acknowledged_or_refuses
     for file in ["blocks-00000001.log", "sign-a.log"] {
         let used = used_bytes(&dir.path().join(file));
         for end in (PAGE as usize..used).step_by(11) {
-            let erased = survives(|bytes| bytes[end..].fill(0), file, dir.path());
+            let erased = dir.survives(|bytes| bytes[end..].fill(0), file);
             // Each log proves what the other one held, but for the newest sign-state, which nothing follows.
             if let Some(mut recovered) = erased {
                 let state = recovered.sign_state.as_mut().unwrap();
@@ -515,7 +543,7 @@ fn a_flipped_bit_anywhere_is_harmless_or_refused_never_a_wrong_value() {
         let used = used_bytes(&dir.path().join(file));
         // Behind the first 512 bytes of a page of the other files there is padding only.
         for at in (0..used).filter(|at| file.starts_with("blocks") || at % (PAGE as usize) < 512) {
-            let flipped = survives(|bytes| bytes[at] ^= 1 << (at % 8), file, dir.path());
+            let flipped = dir.survives(|bytes| bytes[at] ^= 1 << (at % 8), file);
             if let Some(recovered) = flipped {
                 check_prefix(&recovered, &format!("{file} flipped at {at}"));
             } else {
@@ -727,4 +755,19 @@ fn opening_with_a_million_blocks() {
     let start = std::time::Instant::now();
     let (_journal, recovered) = Journal::open(dir.path(), GENESIS).unwrap();
     println!("open at {:?}: {:?}", recovered.finalized.unwrap().0, start.elapsed());
+}
+
+/// `cargo test --release -p journal -- --ignored --nocapture creating`
+#[test]
+#[ignore = "a measurement"]
+fn creating_and_reopening() {
+    let dir = TempDir::new_in(std::env::current_dir().unwrap()).unwrap();
+    for i in 0..8 {
+        let path = dir.path().join(i.to_string());
+        let start = std::time::Instant::now();
+        drop(Journal::open(&path, GENESIS).unwrap());
+        let created = start.elapsed();
+        drop(Journal::open(&path, GENESIS).unwrap());
+        println!("create {created:?}, open {:?}", start.elapsed() - created);
+    }
 }
