@@ -1,14 +1,15 @@
 //! Executed blocks that are not final yet: a small tree above the finalized head.
 
-use alloy_primitives::map::B256Map;
+use alloy_primitives::map::{B256Map, B256Set};
 use execution::{Layer, LtHash, StateDiff};
 use state::ExecutedBlock;
 use std::sync::Arc;
 use types::{Address, B256};
 
-/// Un-finalized blocks in memory. Consensus holds a handful; the rest is room for a long stall, in which every
-/// view may bring a sibling. A block that had to go is asked for again by answering "unknown".
-pub(crate) const UNFINALIZED_BLOCKS_MAX: usize = 128;
+/// Un-finalized blocks in memory: as many as consensus keeps in its own tree, so that it never waits for room
+/// here. Normally there are a handful; a long stall brings a sibling with every view. A block that had to go is
+/// asked for again by answering "unknown".
+pub(crate) const UNFINALIZED_BLOCKS_MAX: usize = 512;
 
 /// An executed block that is not final.
 #[derive(Debug)]
@@ -106,10 +107,13 @@ impl BlockTree {
     }
 
     fn oldest_spare_leaf(&self, keep: &B256) -> Option<B256> {
-        let is_parent = |hash: &B256| self.nodes.values().any(|node| node.block.record.parent_hash == *hash);
-        let spare = self.nodes.iter().filter(|(hash, _)| {
-            !is_parent(hash) && !self.is_ancestor(hash, &self.head) && !self.is_ancestor(hash, keep)
-        });
+        let parents = self.nodes.values().map(|node| node.block.record.parent_hash);
+        let mut needed: B256Set = parents.collect();
+        for chain in [self.head, *keep] {
+            let path = self.path(&chain).unwrap_or_default();
+            needed.extend(path.iter().map(|node| node.block.record.hash));
+        }
+        let spare = self.nodes.iter().filter(|(hash, _)| !needed.contains(*hash));
         spare.min_by_key(|(_, node)| node.arrival).map(|(hash, _)| *hash)
     }
 }
