@@ -18,7 +18,7 @@ use journal::Journal;
 use net::{MeshEvent, MeshHandle, Penalty};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{B256, ConsensusMessage, FetchRequest, FetchResponse, Height, ValidatorIndex};
@@ -31,6 +31,10 @@ pub(crate) const QUESTIONS_MAX: usize = 64;
 
 /// At most one log line about one validator's misbehaviour in this time.
 const MISBEHAVIOUR_LOG_MS: u64 = 10_000;
+
+/// How long a node whose disk failed stays to say so before it ends. Whoever supervises it starts it again, and
+/// again, until the disk is mended: that is how it recovers without anybody's help.
+const FAILED_STAY: Duration = Duration::from_secs(10);
 
 /// Blocks read back at start for the feed.
 const REMEMBERED_MAX: u64 = 64;
@@ -160,6 +164,8 @@ pub(crate) struct Driver {
 struct State {
     driver: Driver,
     failure: Option<DiskError>,
+    /// When to end after a failure.
+    ends_at: Option<Instant>,
     finalized: (Height, B256),
     met_anyone: bool,
     connected: i64,
@@ -177,6 +183,9 @@ impl Driver {
         timer.block_on(async {
             loop {
                 let deadline = state.deadline();
+                if let Some(failure) = state.failure.as_ref().filter(|_| Instant::now() >= deadline) {
+                    return Err(std::io::Error::other(failure.to_string()));
+                }
                 match sources.next(deadline).await {
                     Event::Input(input) => state.step(input),
                     Event::Garbage(from) => {
@@ -184,11 +193,10 @@ impl Driver {
                     }
                     Event::Serve(request, reply) => state.serve(&request, reply),
                     Event::Question(question) => question(&state.core()),
-                    Event::Stop => return,
+                    Event::Stop => return Ok(()),
                 }
             }
-        });
-        Ok(())
+        })
     }
 }
 
@@ -198,6 +206,7 @@ impl State {
             finalized: driver.replica.finalized(),
             driver,
             failure: None,
+            ends_at: None,
             met_anyone: false,
             connected: 0,
             head: B256::ZERO,
@@ -217,8 +226,7 @@ impl State {
     }
 
     fn deadline(&self) -> Instant {
-        let at_ms = if self.failure.is_some() { u64::MAX } else { self.driver.replica.deadline() };
-        self.driver.clock.instant(at_ms)
+        self.ends_at.unwrap_or_else(|| self.driver.clock.instant(self.driver.replica.deadline()))
     }
 
     fn step(&mut self, input: Input) {
@@ -227,9 +235,11 @@ impl State {
             return;
         }
         if let Err(error) = self.try_step(input) {
-            tracing::error!(%error, "the disk failed: this node signs nothing any more; mend it and restart");
+            let stay_s = FAILED_STAY.as_secs();
+            tracing::error!(%error, stay_s, "the disk failed: this node signs nothing any more and ends soon");
             self.driver.metrics.disk_failed.set(1);
             self.failure = Some(error);
+            self.ends_at = Some(Instant::now() + FAILED_STAY);
         }
     }
 
