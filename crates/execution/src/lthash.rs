@@ -19,6 +19,7 @@ pub(crate) const LTHASH_VERSION: u8 = 1;
 
 const LANES: usize = LTHASH_BYTES / 2;
 const LEAF_CONTEXT: &str = "tandem v1 state leaf";
+const STATE_CONTEXT: &str = "tandem v1 state hash";
 const KIND_ACCOUNT: u8 = 1;
 const KIND_STORAGE: u8 = 2;
 /// Changes per parallel task: about a millisecond of hashing.
@@ -68,9 +69,9 @@ impl LtHash {
         self.lanes.iter().flat_map(|lane| lane.to_le_bytes()).collect()
     }
 
-    /// `state_hash`, what stands in a header: BLAKE3 of the bytes.
+    /// `state_hash`, what stands in a header: the tagged BLAKE3 of the bytes.
     pub fn state_hash(&self) -> B256 {
-        crypto::hash(&self.to_bytes())
+        crypto::tagged_hash(STATE_CONTEXT, &[&self.to_bytes()])
     }
 
     /// Adds leaves to the state: full recomputation, in pieces of any size. Empty accounts and zero values count

@@ -1,9 +1,12 @@
 //! What a genesis fixes for execution: chain id, forks by height, gas limit, base fee.
 
-use crate::{InvalidTx, PAYLOAD_VERSION, RecoveredTx, evm, lthash::LTHASH_VERSION};
+use crate::{InvalidTx, PAYLOAD_VERSION, RecoveredTx, lthash::LTHASH_VERSION};
 use alloy_consensus::Transaction;
 use alloy_primitives::B256;
-use revm::primitives::{eip7825, hardfork::SpecId};
+use revm::{
+    interpreter::gas::calculate_initial_tx_gas,
+    primitives::{eip7825, hardfork::SpecId},
+};
 use std::{collections::BTreeMap, fmt};
 use types::Genesis;
 
@@ -162,9 +165,17 @@ impl Rules {
     /// Gas a transaction costs before its first instruction, at `height`: the larger of the intrinsic gas and the
     /// calldata floor (EIP-7623).
     pub fn intrinsic_gas(&self, height: u64, transaction: &RecoveredTx) -> u64 {
-        let spec = self.fork_at(height).spec();
-        let gas =
-            revm::interpreter::gas::calculate_initial_tx_gas_for_tx(evm::tx_env(transaction), spec, None);
+        let envelope = transaction.envelope();
+        let access_list = envelope.access_list().map(|list| list.0.as_slice()).unwrap_or_default();
+        let gas = calculate_initial_tx_gas(
+            self.fork_at(height).spec(),
+            envelope.input(),
+            envelope.is_create(),
+            access_list.len() as u64,
+            access_list.iter().map(|item| item.storage_keys.len() as u64).sum(),
+            envelope.authorization_list().map_or(0, <[_]>::len) as u64,
+            None,
+        );
         gas.initial_total_gas().max(gas.floor_gas())
     }
 
@@ -181,7 +192,7 @@ impl Rules {
             if fork < Fork::Prague {
                 return Err(InvalidTx::TypeNotActive(format!("EIP-7702 needs prague, active is {fork}")));
             }
-            if transaction.authorizations().is_empty() {
+            if envelope.authorization_list().is_none_or(<[_]>::is_empty) {
                 return Err(InvalidTx::EmptyAuthorizationList);
             }
         }

@@ -8,7 +8,9 @@ use alloy_eips::{
         Decodable2718, EIP1559_TX_TYPE_ID, EIP2930_TX_TYPE_ID, EIP4844_TX_TYPE_ID, EIP7702_TX_TYPE_ID,
         Eip2718Error,
     },
-    eip7702::{RecoveredAuthority, RecoveredAuthorization, SignedAuthorization},
+    eip7702::{
+        RecoveredAuthority, RecoveredAuthorization, SignedAuthorization, constants::PER_EMPTY_ACCOUNT_COST,
+    },
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, keccak256};
 use rayon::prelude::*;
@@ -16,7 +18,10 @@ use secp256k1::{
     Message, SECP256K1,
     ecdsa::{RecoverableSignature, RecoveryId},
 };
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 use types::limits::TRANSACTION_BYTES_MAX;
 
 /// First byte of an RLP list, and so of a legacy transaction.
@@ -63,7 +68,8 @@ struct Inner {
     sender: Address,
     hash: B256,
     encoded: Bytes,
-    authorities: Vec<RecoveredAuthorization>,
+    /// Recovered when first asked for: a transaction that cannot pay for its authorizations is refused before.
+    authorities: OnceLock<Vec<RecoveredAuthorization>>,
 }
 
 impl PartialEq for RecoveredTx {
@@ -93,9 +99,7 @@ impl RecoveredTx {
 
     fn assemble(envelope: TxEnvelope, sender: Address, encoded: Bytes) -> Self {
         let hash = keccak256(&encoded);
-        let authorities =
-            envelope.authorization_list().unwrap_or_default().iter().map(recover_authority).collect();
-        Self(Arc::new(Inner { envelope, sender, hash, encoded, authorities }))
+        Self(Arc::new(Inner { envelope, sender, hash, encoded, authorities: OnceLock::new() }))
     }
 
     /// The transaction and its signature.
@@ -118,9 +122,19 @@ impl RecoveredTx {
         &self.0.encoded
     }
 
-    /// EIP-7702 authorizations with their recovered authorities; an unusable signature is marked invalid.
+    /// EIP-7702 authorizations with their recovered authorities; an unusable signature is marked invalid. The
+    /// first call recovers them, at the cost of a sender each.
     pub fn authorizations(&self) -> &[RecoveredAuthorization] {
-        &self.0.authorities
+        let signed = || self.0.envelope.authorization_list().unwrap_or_default();
+        self.0.authorities.get_or_init(|| signed().iter().map(recover_authority).collect())
+    }
+
+    /// Recovers the authorizations ahead of execution, if the gas limit pays for them at all.
+    fn prepare(&self) {
+        let count = self.0.envelope.authorization_list().map_or(0, <[_]>::len) as u64;
+        if count > 0 && count.saturating_mul(PER_EMPTY_ACCOUNT_COST) <= self.gas_limit() {
+            self.authorizations();
+        }
     }
 
     /// Nonce.
@@ -220,6 +234,7 @@ pub fn recover_payload(
             Some(transaction) => Ok(transaction),
             None => RecoveredTx::from_bytes((*bytes).clone()),
         })
+        .inspect(|recovered| recovered.iter().for_each(RecoveredTx::prepare))
         .collect();
     let mut seen = HashSet::with_capacity(recovered.len());
     let mut flat = Vec::with_capacity(recovered.len());

@@ -61,7 +61,7 @@ pub struct ExecutedBlock {
 }
 
 /// Where a transaction stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TxLocation {
     /// Height of its block.
     pub height: u64,

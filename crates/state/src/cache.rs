@@ -8,10 +8,10 @@
 //! - At most twice the capacity is held: entries live in a young and an old generation; a full young generation
 //!   becomes the old one, and the old one is dropped.
 
+use alloy_primitives::map::{DefaultHashBuilder, HashMap};
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    hash::{BuildHasher, Hash},
     mem,
 };
 
@@ -20,7 +20,7 @@ const SHARDS: usize = 64;
 /// A cache of `V` by `K`.
 pub(crate) struct HotCache<K, V> {
     shards: Vec<Mutex<Shard<K, V>>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     shard_capacity: usize,
 }
 
@@ -39,10 +39,10 @@ struct Entry<V> {
 impl<K: Copy + Eq + Hash, V: Copy> HotCache<K, V> {
     /// An empty cache for a store whose head is at `height`.
     pub(crate) fn new(capacity: usize, height: u64) -> Self {
-        let shard = || Mutex::new(Shard { height, young: HashMap::new(), old: HashMap::new() });
+        let shard = || Mutex::new(Shard { height, young: HashMap::default(), old: HashMap::default() });
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             shard_capacity: capacity / (2 * SHARDS),
         }
     }

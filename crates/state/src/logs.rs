@@ -160,7 +160,7 @@ fn search(
         if !blooms.may_match(&record.logs_bloom) {
             continue;
         }
-        collect(version, &record, filter, &mut found)?;
+        collect(version, &record, filter, results_max, &mut found)?;
         if found.len() > results_max {
             let last_complete = record.height.checked_sub(1).filter(|height| *height >= from);
             return Err(LogsError::TooManyResults { max: results_max, last_complete });
@@ -169,10 +169,12 @@ fn search(
     Ok(found)
 }
 
+/// Adds a block's matches, one more than allowed at most: a single block can hold millions of logs.
 fn collect(
     version: &Version,
     record: &BlockRecord,
     filter: &LogFilter,
+    results_max: usize,
     found: &mut Vec<LogEntry>,
 ) -> Result<(), StateError> {
     let Some(row) = version.chain_row(&rows::receipts_key(record.height))? else {
@@ -180,6 +182,9 @@ fn collect(
     };
     for (index, receipt) in block::read_receipts(Bytes::copy_from_slice(&row))?.iter().enumerate() {
         for (offset, log) in receipt.logs().iter().enumerate() {
+            if found.len() > results_max {
+                return Ok(());
+            }
             if filter.matches(log) {
                 found.push(LogEntry {
                     height: record.height,

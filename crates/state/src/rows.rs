@@ -7,7 +7,7 @@
 //! Accounts and slots are keyed by keccak, so that a trie can range-scan its leaves; the values repeat the
 //! address and the slot, which the digest's leaves need.
 
-use crate::StateError;
+use crate::{StateError, TxLocation};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use borsh::{BorshDeserialize, BorshSerialize};
 use execution::{AccountInfo, LtHash};
@@ -123,6 +123,24 @@ pub(crate) fn read_slot_row(row: &[u8]) -> Result<((Address, U256), U256), State
         row.try_into().map_err(|_| StateError::corrupt("storage slot", format!("{} bytes", row.len())))?;
     let [value, slot] = [&row[..32], &row[52..]].map(U256::from_be_slice);
     Ok(((Address::from_slice(&row[32..52]), slot), value))
+}
+
+/// `height u64 LE ‖ index u32 LE`.
+pub(crate) fn location_row(height: u64, index: u32) -> [u8; 12] {
+    let mut row = [0; 12];
+    row[..8].copy_from_slice(&height.to_le_bytes());
+    row[8..].copy_from_slice(&index.to_le_bytes());
+    row
+}
+
+pub(crate) fn read_location_row(row: &[u8]) -> Result<TxLocation, StateError> {
+    match row.split_first_chunk::<8>() {
+        Some((height, index)) if index.len() == 4 => Ok(TxLocation {
+            height: u64::from_le_bytes(*height),
+            index: u32::from_le_bytes([index[0], index[1], index[2], index[3]]),
+        }),
+        _ => Err(StateError::corrupt("transaction location", format!("{} bytes", row.len()))),
+    }
 }
 
 /// Head of the `state` keyspace.

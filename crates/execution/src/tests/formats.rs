@@ -49,6 +49,9 @@ proptest! {
     ) {
         if let Ok(payload) = Payload::decode(&bytes) {
             prop_assert_eq!(payload.encode(), bytes.clone());
+            let lanes = payload.lanes.iter().map(|lane| lane.transactions.iter().map(|tx| tx.to_vec()).collect());
+            let borsh: (u8, Vec<Vec<Vec<u8>>>) = (PAYLOAD_VERSION, lanes.collect());
+            prop_assert_eq!(types::encode(&borsh), bytes.clone());
             let _ = recover_payload(&payload, |_| None);
         }
         let _ = RecoveredTx::decode(&bytes);

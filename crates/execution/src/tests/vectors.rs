@@ -75,3 +75,39 @@ fn state_hash_receipts_hash_and_payload_commitment_match_the_published_vectors()
     let published = fs::read_to_string(&path).unwrap();
     assert!(published == computed, "vectors differ; if the formats changed on purpose, raise their versions");
 }
+
+/// specs/state_hash.md S-1 and S-2, written a second time from the text.
+#[test]
+fn the_published_state_hashes_follow_from_the_specification() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../specs/vectors/state_hash.json");
+    let published: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let bytes = |value: &Value| value.as_str().unwrap().parse::<Bytes>().unwrap().to_vec();
+    let word = |value: &Value| value.as_str().unwrap().parse::<U256>().unwrap().to_be_bytes::<32>().to_vec();
+    for state in published["state"].as_array().unwrap() {
+        let mut key = blake3::Hasher::new_derive_key("tandem v1 state leaf");
+        key.update(&state["chain_id"].as_u64().unwrap().to_le_bytes()).update(&[1]);
+        let key = *key.finalize().as_bytes();
+        let mut lanes = vec![0u16; 1024];
+        let mut add = |leaf: Vec<u8>| {
+            let mut output = [0; 2048];
+            blake3::Hasher::new_keyed(&key).update(&leaf).finalize_xof().fill(&mut output);
+            for (lane, value) in lanes.iter_mut().zip(output.chunks(2)) {
+                *lane = lane.wrapping_add(u16::from(value[0]) + 256 * u16::from(value[1]));
+            }
+        };
+        for account in state["accounts"].as_array().unwrap() {
+            let nonce = account["nonce"].as_u64().unwrap().to_le_bytes().to_vec();
+            let (address, code) = (bytes(&account["address"]), bytes(&account["code_hash"]));
+            add([vec![1], address, vec![72, 0, 0, 0], nonce, word(&account["balance"]), code].concat());
+        }
+        for slot in state["slots"].as_array().unwrap() {
+            let address = bytes(&slot["address"]);
+            add([vec![2], address, word(&slot["slot"]), vec![32, 0, 0, 0], word(&slot["value"])].concat());
+        }
+        let digest: Vec<u8> = lanes.iter().flat_map(|lane| lane.to_le_bytes()).collect();
+        let mut hasher = blake3::Hasher::new_derive_key("tandem v1 state hash");
+        let hash = hasher.update(&digest).finalize();
+        assert_eq!(bytes(&state["state_hash"]), hash.as_bytes());
+        assert_eq!(bytes(&state["lthash_head"]), digest[..64]);
+    }
+}

@@ -2,14 +2,17 @@ use super::*;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// A block's changes: (address, value) of accounts and (address, slot, value) of slots; 0 removes.
+type Block = (Vec<(u8, u64)>, Vec<(u8, u8, u64)>);
+
 /// Few keys, so that values change back and forth.
-fn changes() -> impl Strategy<Value = (Vec<(u8, u64)>, Vec<(u8, u8, u64)>)> {
+fn changes() -> impl Strategy<Value = Block> {
     let accounts = prop::collection::vec((0u8..6, prop_oneof![Just(0u64), 1u64..5]), 0..6);
     let slots = prop::collection::vec((0u8..3, 0u8..4, prop_oneof![Just(0u64), 1u64..5]), 0..6);
     (accounts, slots)
 }
 
-fn apply(model: &mut Model, (accounts, slots): &(Vec<(u8, u64)>, Vec<(u8, u8, u64)>)) {
+fn apply(model: &mut Model, (accounts, slots): &Block) {
     let info = |value: u64| AccountInfo { nonce: value, balance: U256::from(value), ..Default::default() };
     let accounts: Vec<_> = accounts
         .iter()
