@@ -38,6 +38,8 @@ pub(crate) struct ExecutorShared {
     pub tree: Mutex<BlockTree>,
     /// Why the storage cannot be trusted any more; final until the process restarts.
     pub poison: Mutex<Option<String>>,
+    /// Told when `poison` is set.
+    pub poisoned: tokio::sync::Notify,
 }
 
 /// Executes engine calls.
@@ -103,7 +105,12 @@ impl From<EngineError> for NoVerdict {
 impl ExecutorShared {
     pub fn new(chain: Chain) -> Self {
         let root = chain.head().record.hash;
-        Self { chain, tree: Mutex::new(BlockTree::new(root)), poison: Mutex::new(None) }
+        Self {
+            chain,
+            tree: Mutex::new(BlockTree::new(root)),
+            poison: Mutex::new(None),
+            poisoned: tokio::sync::Notify::new(),
+        }
     }
 
     /// Fails when the storage cannot be trusted any more.
@@ -116,6 +123,7 @@ impl ExecutorShared {
 
     pub fn poison(&self, reason: String) -> EngineError {
         tracing::error!(reason, "executor storage failed; no further engine call will be answered");
+        self.poisoned.notify_one();
         EngineError::Internal(self.poison.lock().get_or_insert(reason).clone())
     }
 

@@ -16,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use txpool::AdmissionPolicy;
@@ -23,6 +24,9 @@ use types::{Genesis, GenesisError};
 
 /// Longest genesis file that is read.
 const GENESIS_BYTES_MAX: u64 = 256 << 20;
+
+/// How long an executor whose storage failed stays to say so.
+const FAILED_STAY: Duration = Duration::from_secs(5);
 
 /// Bytes of a payload beside its one transaction.
 const PAYLOAD_OVERHEAD_BYTES: u64 = 64;
@@ -33,6 +37,9 @@ const OUTGOING_WAITING_MAX: usize = 16_384;
 /// Why executord did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The storage failed while running; nothing was made final since.
+    #[error("the storage failed: {0}; mend it (space, permissions, hardware) and start again")]
+    Storage(String),
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -103,15 +110,23 @@ pub enum Error {
 /// Runs an executor until `shutdown` resolves.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
     let node = Node::start(config).await?;
-    shutdown.await;
+    let shared = node.shared.clone();
+    tokio::select! {
+        () = shutdown => {}
+        // The engine's answers and the health page say why for a while; then whoever supervises the process starts
+        // it again, and again, until the storage is mended: that is how it recovers without anybody's help.
+        () = async { shared.poisoned.notified().await; tokio::time::sleep(FAILED_STAY).await } => {}
+    }
     tracing::info!("stopping");
     node.stop().await;
-    Ok(())
+    let poison = shared.poison.lock().clone();
+    poison.map_or(Ok(()), |reason| Err(Error::Storage(reason)))
 }
 
 /// A running executor. [`Self::stop`] ends it in order; dropping it ends it without waiting.
 pub struct Node {
     chain: Chain,
+    shared: Arc<ExecutorShared>,
     engine: engine_api::ServerHandle,
     rpc: rpc::RpcHandle,
     metrics_address: Option<SocketAddr>,
@@ -181,6 +196,7 @@ impl Node {
         );
         Ok(Self {
             chain,
+            shared,
             engine,
             rpc,
             metrics_address,
