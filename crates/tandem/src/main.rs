@@ -22,6 +22,7 @@ mod status;
 
 use clap::{Parser, Subcommand};
 use error::CliResult;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Tandem: an EVM chain with stake-weighted finality in under a second. A node is two processes: executord owns
@@ -97,7 +98,8 @@ fn main() -> ExitCode {
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // On a full disk even this may not be writable; the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::from(error.code())
         }
     }

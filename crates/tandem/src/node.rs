@@ -77,6 +77,8 @@ fn start_logging() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Its own complaint about a log that cannot be written would go to the same full disk, and panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // Logging that is set up already, by a test, stays.
     let _ = subscriber.try_init();
