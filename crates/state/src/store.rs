@@ -13,8 +13,8 @@ use crate::{
 };
 use alloy_primitives::{Address, B256, Bloom, Bytes, U256};
 use execution::{
-    AccountChange, GenesisState, LtHash, RecoveredTx, SlotChange, StateDiff, TxReceipt, genesis_state,
-    receipts_hash,
+    AccountChange, GenesisState, LtHash, Payload, RecoveredTx, SlotChange, StateDiff, TxReceipt,
+    genesis_state, receipts_hash,
 };
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
@@ -404,6 +404,7 @@ fn write_genesis(
 
 /// Block 0 as JSON-RPC shows it.
 fn genesis_record(genesis: &Genesis, hash: B256, state_hash: B256) -> BlockRecord {
+    let payload = Payload::default().encode();
     BlockRecord {
         height: 0,
         hash,
@@ -419,8 +420,8 @@ fn genesis_record(genesis: &Genesis, hash: B256, state_hash: B256) -> BlockRecor
         logs_bloom: Bloom::ZERO,
         state_hash,
         receipts_hash: receipts_hash(&[]),
-        payload_commitment: B256::ZERO,
-        size: 0,
+        payload_commitment: Payload::commitment(&payload),
+        size: payload.len() as u64,
         transaction_count: 0,
     }
 }
