@@ -40,12 +40,10 @@ impl Follower {
     pub async fn run(mut self, tally: &Tally, settle: Duration) {
         let (mut seen, mut progress_at) = (0, Instant::now());
         loop {
-            if let Err(error) = self.read_new_blocks(tally).await {
-                if matches!(error, RpcError::Unreachable { .. }) {
-                    self.current = (self.current + 1) % self.urls.len();
-                    self.rpc = Rpc::new(self.urls[self.current].clone(), ANSWER_TIMEOUT);
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+            if let Err(RpcError::Unreachable { .. }) = self.read_new_blocks(tally).await {
+                self.current = (self.current + 1) % self.urls.len();
+                self.rpc = Rpc::new(self.urls[self.current].clone(), ANSWER_TIMEOUT);
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let finalized = tally.finalized();
             if finalized > seen || !tally.senders_done.load(Ordering::Acquire) {
