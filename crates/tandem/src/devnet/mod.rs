@@ -23,6 +23,9 @@ const VALIDATORS_MAX: i64 = 64;
 /// Exits of one process before the network was ever ready, after which starting is given up.
 const START_EXITS_MAX: u32 = 5;
 
+/// Some launchers send one Ctrl-C twice: a second signal counts as another one after this time only.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 const REFRESH: Duration = Duration::from_millis(250);
 
 /// Arguments of `tandem devnet`.
@@ -171,6 +174,7 @@ impl Network {
 
     /// Consensus first, then execution; another signal kills what is left.
     async fn stop(&mut self) {
+        let (asked, mut height) = (Instant::now(), 0);
         self.output.stopping();
         for (phase, role) in [(Phase::StopConsensus, Role::Consensus), (Phase::StopAll, Role::Execution)] {
             self.phase.send_if_modified(|current| {
@@ -178,15 +182,18 @@ impl Network {
                 *current = phase.max(*current);
                 later
             });
-            self.wait_for(role).await;
+            self.wait_for(role, asked).await;
+            if role == Role::Consensus {
+                height = self.monitor.last_height().await;
+            }
         }
         while let Ok(event) = self.events.try_recv() {
             self.output.process(&event);
         }
-        self.output.stopped(&self.monitor);
+        self.output.stopped(height);
     }
 
-    async fn wait_for(&mut self, role: Role) {
+    async fn wait_for(&mut self, role: Role, asked: Instant) {
         let (mut waiting, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.processes).into_iter().partition(|(of, _)| *of == role);
         self.processes = rest;
@@ -194,7 +201,11 @@ impl Network {
             tokio::select! {
                 // How it ended was told as an event.
                 _ = process => drop(waiting.pop()),
-                () = any(&mut self.signals) => drop(self.phase.send_replace(Phase::Kill)),
+                () = any(&mut self.signals) => {
+                    if asked.elapsed() > SAME_SIGNAL {
+                        self.phase.send_replace(Phase::Kill);
+                    }
+                }
             }
         }
     }

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time for the nodes' answers while the network stops.
+const LAST_LOOK_TIME: Duration = Duration::from_millis(500);
+
 /// Between two looks while a node starts, and afterwards.
 const POLL_STARTING: Duration = Duration::from_millis(15);
 const POLL: Duration = Duration::from_millis(250);
@@ -85,6 +88,7 @@ impl ChainView {
 pub struct Monitor {
     nodes: Arc<Mutex<Vec<NodeView>>>,
     chain: Arc<Mutex<ChainView>>,
+    rpcs: Vec<Url>,
     /// Rung at every change that somebody may wait for.
     pub changed: Arc<Notify>,
 }
@@ -95,13 +99,13 @@ impl Monitor {
         let monitor = Self {
             nodes: Arc::new(Mutex::new(vec![NodeView::default(); layout.ports.len()])),
             chain: Arc::default(),
+            rpcs: layout.ports.iter().map(|ports| url(ports.rpc)).collect(),
             changed: Arc::default(),
         };
         for (node, ports) in layout.ports.iter().enumerate() {
             tokio::spawn(monitor.clone().watch_node(node, url(ports.rest), url(ports.rpc)));
         }
-        let rpcs = layout.ports.iter().map(|ports| url(ports.rpc)).collect();
-        tokio::spawn(monitor.clone().watch_chain(rpcs));
+        tokio::spawn(monitor.clone().watch_chain());
         monitor
     }
 
@@ -141,8 +145,17 @@ impl Monitor {
         }
     }
 
-    async fn watch_chain(self, rpcs: Vec<Url>) {
-        for url in rpcs.iter().cycle() {
+    /// The highest final height of any node, asked for now: what was seen before lags behind.
+    pub async fn last_height(&self) -> u64 {
+        let asking = self.rpcs.iter().map(|url| async move {
+            Rpc::new(url.clone(), LAST_LOOK_TIME).quantity("eth_blockNumber", json!([])).await.unwrap_or(0)
+        });
+        let highest = futures::future::join_all(asking).await.into_iter().max().unwrap_or(0);
+        u64::try_from(highest).unwrap_or(u64::MAX).max(self.chain().height)
+    }
+
+    async fn watch_chain(self) {
+        for url in self.rpcs.iter().cycle() {
             let mut rpc = Rpc::new(url.clone(), TIMEOUT);
             // Until this node stops answering; then the next one.
             while self.look_at_chain(&mut rpc).await.is_ok() {

@@ -160,8 +160,7 @@ impl Output {
     }
 
     /// The last words.
-    pub fn stopped(&mut self, monitor: &Monitor) {
-        let height = monitor.chain().height;
+    pub fn stopped(&mut self, height: u64) {
         self.tell(
             &json!({"event": "stopped", "height": height}),
             &format!("stopped at height {height}; start again in {} to go on", self.dir.display()),
