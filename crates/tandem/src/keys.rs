@@ -158,13 +158,17 @@ fn list(dir: &Path) -> CliResult {
         std::fs::read_dir(dir).map_err(CliError::while_trying(format!("list {}", dir.display())))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
-    for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
+    for path in paths.iter().filter(|path| may_be_key(path)) {
         match consensus_node::load_key(path) {
             Ok(key) => println!("{}  {}", key.public_key(), path.display()),
-            // Other JSON files are no keys; a key file that cannot be used is worth a line.
-            Err(error) if error.to_string().contains("secret_key\", \"public_key") => {}
             Err(error) => println!("unusable: {error}"),
         }
     }
     Ok(())
+}
+
+/// Whether a small file names a secret key, usable or not.
+fn may_be_key(path: &Path) -> bool {
+    let is_small = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= 4096);
+    is_small && std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"secret_key\""))
 }
