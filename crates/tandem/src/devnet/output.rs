@@ -212,8 +212,11 @@ impl Output {
 
     fn draw(&mut self, monitor: &Monitor) {
         self.measure();
-        let width =
-            rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col));
+        let width = match rustix::termios::tcgetwinsize(std::io::stdout()) {
+            Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
+            // A terminal that does not know its own size.
+            _ => 100,
+        };
         let lines = self.screen(monitor);
         let mut text = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
         for line in &lines {
