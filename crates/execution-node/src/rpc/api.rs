@@ -158,7 +158,14 @@ impl Api {
         if height > head {
             return Err(beyond_head(height, head));
         }
-        self.chain.state_at(height).map_err(history)
+        match self.chain.state_at(height) {
+            // The head moved on meanwhile, and this node keeps little history: the new head serves as well.
+            Err(_) if height == head && self.chain.height() > head => {
+                self.chain.state_at(self.chain.height())
+            }
+            result => result,
+        }
+        .map_err(history)
     }
 
     /// The state a target names and the environment to execute in on it.
@@ -166,7 +173,7 @@ impl Api {
         let state = self.state(target)?;
         let env = match target {
             Target::Pending => self.chain.next_block_env(),
-            Target::Final(height) => self.chain.env_of(&self.record(height)?),
+            Target::Final(_) => self.chain.env_of(&self.record(Height::new(state.height()))?),
         };
         Ok((state, env))
     }

@@ -1,8 +1,8 @@
 //! One TCP connection: its place under the connection limit, its back-pressure and the switch that closes it.
 //!
 //! The WebSocket server starts a task per message and queues answers without looking at what the client still
-//! has to read. So the bound sits below it, at the socket: while a client has too many calls running or too many
-//! unread bytes, nothing more is read from it.
+//! has to read. So the bound sits below it, at the socket: while a client has too many calls running, too many
+//! unread bytes, or takes nothing at all, nothing more is read from it.
 //!
 //! # Invariants
 //! - Whoever makes the gate open again wakes the reader after the change is visible.
@@ -38,6 +38,8 @@ pub(super) struct Connection {
     websocket: AtomicBool,
     running: AtomicUsize,
     unread_bytes: AtomicUsize,
+    /// The socket takes no more bytes: the client does not read.
+    write_blocked: AtomicBool,
     closed: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
@@ -49,6 +51,7 @@ impl Connection {
             websocket: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             unread_bytes: AtomicUsize::new(0),
+            write_blocked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
@@ -86,14 +89,31 @@ impl Connection {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// An HTTP connection has one request at a time and needs no gate.
     fn may_read(&self) -> bool {
-        self.running.load(Ordering::Acquire) < RUNNING_CALLS_MAX
-            && self.unread_bytes.load(Ordering::Acquire) < UNREAD_BYTES_MAX
+        !self.is_websocket()
+            || (self.running.load(Ordering::Acquire) < RUNNING_CALLS_MAX
+                && self.unread_bytes.load(Ordering::Acquire) < UNREAD_BYTES_MAX
+                && !self.write_blocked.load(Ordering::Acquire))
+    }
+
+    /// What the socket said to a write.
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        if result.is_pending() {
+            self.write_blocked.store(true, Ordering::Release);
+            return;
+        }
+        if self.write_blocked.swap(false, Ordering::AcqRel) {
+            self.reader.wake();
+        }
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.delivered(*bytes);
+        }
     }
 
     /// Bytes reached the socket. Frame headers and pings were never counted in, so the sum may not go below
     /// zero.
-    fn written(&self, bytes: usize) {
+    fn delivered(&self, bytes: usize) {
         let before = self.unread_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |unread| {
             (unread > 0).then(|| unread.saturating_sub(bytes))
         });
@@ -209,9 +229,7 @@ impl AsyncWrite for ConnectionIo {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, data);
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.connection.written(bytes);
-        }
+        self.connection.wrote(&result);
         result
     }
 
@@ -225,9 +243,7 @@ impl AsyncWrite for ConnectionIo {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.connection.written(bytes);
-        }
+        self.connection.wrote(&result);
         result
     }
 
@@ -244,5 +260,90 @@ impl AsyncWrite for ConnectionIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A WebSocket connection's server end and its client.
+    async fn pair() -> (Arc<Connections>, Arc<Connection>, ConnectionIo, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let connections = Connections::new(1, Default::default());
+        let (connection, io) = connections.admit(server).unwrap();
+        connection.upgrade();
+        (connections, connection, io, client)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_too_many_calls_run() {
+        let (_connections, connection, mut io, mut client) = pair().await;
+        let mut calls: Vec<_> = (0..RUNNING_CALLS_MAX).map(|_| connection.begin_call()).collect();
+        client.write_all(b"x").await.unwrap();
+        let mut byte = [0];
+        let mut read = std::pin::pin!(io.read(&mut byte));
+        assert!(futures::poll!(read.as_mut()).is_pending());
+        let (read, ()) = tokio::join!(read, async { drop(calls.pop()) });
+        assert_eq!(read.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_answers_pile_up() {
+        let (_connections, connection, mut io, mut client) = pair().await;
+        let answer = vec![0; 1 << 10];
+        connection.queued(UNREAD_BYTES_MAX);
+        client.write_all(b"x").await.unwrap();
+        let mut byte = [0];
+        assert!(futures::poll!(std::pin::pin!(io.read(&mut byte))).is_pending());
+        io.write_all(&answer).await.unwrap();
+        assert_eq!(io.read(&mut byte).await.unwrap(), 1);
+        io.write_all(&vec![0; 1 << 10]).await.unwrap();
+        connection.delivered(usize::MAX);
+        assert_eq!(
+            connection.unread_bytes.load(Ordering::Acquire),
+            0,
+            "uncounted bytes do not count backwards"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_the_client_reads_nothing() {
+        let (_connections, _connection, io, mut client) = pair().await;
+        let (mut reader, mut writer) = tokio::io::split(io);
+        let block = vec![0; 64 << 10];
+        let mut taken = 0;
+        loop {
+            let mut writing = std::pin::pin!(writer.write(&block));
+            match futures::poll!(writing.as_mut()) {
+                Poll::Ready(count) => taken += count.unwrap(),
+                Poll::Pending => break,
+            }
+            tokio::task::yield_now().await;
+        }
+        client.write_all(b"x").await.unwrap();
+        let mut byte = [0];
+        assert!(futures::poll!(std::pin::pin!(reader.read(&mut byte))).is_pending());
+        let mut received = vec![0; taken];
+        client.read_exact(&mut received).await.unwrap();
+        writer.write_all(&block).await.unwrap();
+        assert_eq!(reader.read(&mut byte).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_wakes_its_reader_and_frees_its_place() {
+        let (connections, connection, mut io, mut client) = pair().await;
+        let (mut byte, mut closing) = ([0], [0]);
+        let (read, ()) = tokio::join!(io.read(&mut byte), async { connection.close() });
+        assert_eq!(read.unwrap(), 0);
+        assert_eq!(io.write(b"x").await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        drop(io);
+        connections.drained().await;
+        assert_eq!(client.read(&mut closing).await.unwrap_or(0), 0);
     }
 }

@@ -97,9 +97,9 @@ impl From<CallError> for RpcError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::View(error) => Self::internal(error),
-            CallError::ConflictingFees | CallError::ConflictingOverride(_) => {
-                Self::InvalidParams(error.to_string())
-            }
+            CallError::ConflictingFees
+            | CallError::ConflictingOverride(_)
+            | CallError::OverrideCode { .. } => Self::InvalidParams(error.to_string()),
             CallError::Invalid(_) => Self::Refused(format!("err: {error}")),
         }
     }

@@ -65,10 +65,14 @@ fn run(api: &Api, query: &LogQuery) -> RpcResult<Vec<Log>> {
         LogBlocks::Range { from, to } => (api.height_of_tag(from), api.height_of_tag(to)),
     };
     let head = api.chain.height();
-    if from > head && to >= from {
+    // A range above the head, or from above it to `latest`, is what pollers ask for when there is nothing new.
+    let explicit = |tag| matches!(tag, Some(BlockNumberOrTag::Number(_)));
+    let inverted = to < from;
+    let by_tag = matches!(query.blocks, LogBlocks::Range { from, to } if !explicit(from) || !explicit(to));
+    if (inverted && by_tag) || (!inverted && from > head) {
         return Ok(Vec::new());
     }
-    let range = (from.get(), if to >= from { to.min(head).get() } else { to.get() });
+    let range = (from.get(), if inverted { to.get() } else { to.min(head).get() });
     logs::search_all(&search(api), range, &query.filter, api.search_limits())
 }
 

@@ -40,6 +40,8 @@ async fn logs_are_found_by_address_topic_range_and_block() {
         (json!({"fromBlock": "0x2", "toBlock": "0x64"}), vec![2]),
         (json!({"fromBlock": "0x32", "toBlock": "0x64"}), vec![]),
         (json!({"fromBlock": "0x1", "toBlock": "pending"}), vec![1, 1, 2]),
+        (json!({"fromBlock": "0x4", "toBlock": "latest"}), vec![]),
+        (json!({"fromBlock": "0x4"}), vec![]),
     ] {
         let logs = http.ok("eth_getLogs", json!([filter])).await;
         assert_eq!(heights(&logs), expected, "{filter}");

@@ -262,3 +262,97 @@ async fn expensive_calls_do_not_hold_up_cheap_ones_and_surplus_is_refused() {
     assert_eq!(refused["code"], -32005);
     assert_eq!(endless.await.unwrap().0, -32000);
 }
+
+/// Every method and what it is asked for; the answers do not matter, as long as there is one.
+const METHODS: [&str; 50] = [
+    "eth_accounts",
+    "eth_baseFee",
+    "eth_blobBaseFee",
+    "eth_blockNumber",
+    "eth_call",
+    "eth_chainId",
+    "eth_estimateGas",
+    "eth_feeHistory",
+    "eth_gasPrice",
+    "eth_getAccountInfo",
+    "eth_getBalance",
+    "eth_getBlockByHash",
+    "eth_getBlockByNumber",
+    "eth_getBlockReceipts",
+    "eth_getBlockTransactionCountByHash",
+    "eth_getBlockTransactionCountByNumber",
+    "eth_getCode",
+    "eth_getFilterChanges",
+    "eth_getFilterLogs",
+    "eth_getHeaderByHash",
+    "eth_getHeaderByNumber",
+    "eth_getLogs",
+    "eth_getRawTransactionByHash",
+    "eth_getStorageAt",
+    "eth_getTransactionByBlockHashAndIndex",
+    "eth_getTransactionByBlockNumberAndIndex",
+    "eth_getTransactionByHash",
+    "eth_getTransactionCount",
+    "eth_getTransactionReceipt",
+    "eth_getUncleByBlockHashAndIndex",
+    "eth_getUncleByBlockNumberAndIndex",
+    "eth_getUncleCountByBlockHash",
+    "eth_getUncleCountByBlockNumber",
+    "eth_maxPriorityFeePerGas",
+    "eth_newBlockFilter",
+    "eth_newFilter",
+    "eth_newPendingTransactionFilter",
+    "eth_sendRawTransaction",
+    "eth_sendRawTransactionSync",
+    "eth_subscribe",
+    "eth_syncing",
+    "eth_uninstallFilter",
+    "eth_unsubscribe",
+    "net_listening",
+    "rpc_modules",
+    "txpool_content",
+    "txpool_contentFrom",
+    "txpool_inspect",
+    "txpool_status",
+    "web3_sha3",
+];
+
+#[tokio::test]
+async fn no_parameters_break_a_method() {
+    let node = Node::start().await;
+    node.mine(vec![node.transfer(0, 0)]);
+    let word = alloy_primitives::B256::repeat_byte(0xff);
+    let values = [
+        json!(null),
+        json!(""),
+        json!("0x"),
+        json!("0xffffffffffffffff"),
+        json!("earliest"),
+        json!("pending"),
+        json!(word),
+        json!(super::node::STORER),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(true),
+        json!([]),
+        json!([[[]], null, 99.9]),
+        json!({}),
+        json!({"blockHash": word, "blockNumber": "0x0"}),
+        json!({"fromBlock": "0x0", "toBlock": "0xffffffffffffffff", "topics": [null, [null]]}),
+        json!({"from": super::node::STORER, "to": null, "gas": "0xffffffffffffffff", "value": word, "input": "0xfe"}),
+        json!({"to": super::node::STORER, "gasPrice": "0xffffffffffffffffffffffffffffffff", "nonce": "0xffffffffffffffff"}),
+    ];
+    let mut http = node.http().await;
+    for method in METHODS {
+        for first in &values {
+            for rest in [json!([]), json!(["latest"]), json!(["0x1", "0x0"]), json!([1, {}, {}])] {
+                let mut params = vec![first.clone()];
+                params.extend(rest.as_array().unwrap().iter().cloned());
+                if let Err(error) = http.call(method, json!(params)).await {
+                    assert!(error["code"].as_i64() != Some(-32603), "{method} {params:?}: {error}");
+                }
+            }
+        }
+    }
+}
