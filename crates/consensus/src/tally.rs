@@ -7,7 +7,7 @@
 //!   the mark of an equivocator).
 //! - A book keeps votes for a bounded window of views.
 
-use crypto::bls::aggregate;
+use crypto::bls::{aggregate, verify_grouped};
 use std::collections::BTreeMap;
 use types::vote::{Signed, Statement};
 use types::{
@@ -234,20 +234,46 @@ impl TimeoutBook {
             }
             good
         });
+        if let Some(tc) = self.assemble(set, view).filter(|tc| tc.verify(set, domain).is_ok()) {
+            return Some(tc);
+        }
+        // Every signature is good and the whole is not: some group's keys cancel each other out, which only keys made
+        // for that do. Honest stake alone is a quorum.
+        for (statement, members) in self.groups(view) {
+            let keys = members.iter().filter_map(|index| set.key(*index)).collect();
+            let signatures: Vec<_> = members
+                .iter()
+                .filter_map(|index| self.latest.get(index))
+                .map(|t| t.signed.signature)
+                .collect();
+            let message = statement.signing_bytes(domain);
+            let whole = aggregate(&signatures).is_ok_and(|sum| verify_grouped(&[(keys, message)], &sum));
+            if !whole {
+                members.iter().for_each(|index| drop(self.latest.remove(index)));
+                liars.extend(members);
+            }
+        }
         self.assemble(set, view).filter(|tc| tc.verify(set, domain).is_ok())
     }
 
-    fn assemble(&self, set: &ValidatorSet, view: View) -> Option<Tc> {
+    fn groups(&self, view: View) -> BTreeMap<types::TimeoutVote, Vec<ValidatorIndex>> {
         let mut groups: BTreeMap<types::TimeoutVote, Vec<ValidatorIndex>> = BTreeMap::new();
-        let (mut signatures, mut high_qc): (Vec<Signature>, Option<Qc>) = (Vec::new(), None);
         for (index, timeout) in self.at(view) {
             groups.entry(timeout.signed.statement).or_default().push(*index);
+        }
+        groups
+    }
+
+    fn assemble(&self, set: &ValidatorSet, view: View) -> Option<Tc> {
+        let (mut signatures, mut high_qc): (Vec<Signature>, Option<Qc>) = (Vec::new(), None);
+        for (_, timeout) in self.at(view) {
             signatures.push(timeout.signed.signature);
             if timeout.high_qc.as_ref().map(Qc::view) > high_qc.as_ref().map(Qc::view) {
                 high_qc = timeout.high_qc.clone();
             }
         }
-        let groups = groups
+        let groups = self
+            .groups(view)
             .into_iter()
             .map(|(statement, members)| TimeoutGroup {
                 high_qc_view: statement.high_qc_view,

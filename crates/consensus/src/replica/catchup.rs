@@ -252,8 +252,9 @@ impl Replica {
                 let (mut height, mut bytes) = (*from, 0usize);
                 for _ in 0..(*count).min(FETCH_BLOCKS_MAX) {
                     let Some(stored) = disk.finalized(height)? else { break };
-                    bytes = bytes.saturating_add(stored.block.payload.len()).saturating_add(4096);
-                    if !response.blocks.is_empty() && bytes > types::limits::PAYLOAD_BYTES_MAX {
+                    bytes = bytes.saturating_add(types::encode(&stored).len());
+                    // One block always fits; the rest of the limit is the head certificate's.
+                    if !response.blocks.is_empty() && bytes > types::limits::MESSAGE_BYTES_MAX {
                         break;
                     }
                     response.blocks.push(stored);

@@ -192,6 +192,11 @@ impl Replica {
                 self.engine_failed(now, &EngineError::UnknownBlock(header.parent_hash));
                 return Ok(());
             }
+            // It made a sibling final since it was asked: no failure of its. The block goes when the root moves up.
+            Err(EngineError::Illegal(reason)) => {
+                self.event(Event::Rejected { height, block_hash, reason });
+                return Ok(());
+            }
             Err(error) => {
                 self.engine_failed(now, &error);
                 return Ok(());
@@ -308,7 +313,7 @@ impl Replica {
         // A refused block makes its children refusable in the same step, hence the loop; each pass judges or asks
         // for every block it lists, so it ends.
         loop {
-            let executable = self.tree.executable();
+            let executable = self.executable();
             if executable.is_empty() {
                 return Ok(());
             }
@@ -323,6 +328,17 @@ impl Replica {
                 }
             }
         }
+    }
+
+    /// Blocks the executor can be asked about now. What it holds final already, it is only asked to confirm: a
+    /// sibling of such a block contradicts it and disappears when the root moves up.
+    fn executable(&self) -> Vec<B256> {
+        let Some(durable) = self.executor.up() else { return Vec::new() };
+        let path = self.tree.path(&durable.block_hash).unwrap_or_default();
+        let height = |hash: &B256| self.tree.get(hash).map_or(Height::ZERO, |node| node.block.header.height);
+        let mut executable = self.tree.executable();
+        executable.retain(|hash| height(hash) > durable.height || path.iter().any(|node| node.hash == *hash));
+        executable
     }
 
     /// Makes the highest block final that is proven so and executed here (C-5.3).

@@ -176,6 +176,20 @@ pub enum StartError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The sign-state is of another key or epoch: signing on from it would help nobody and accuse this key.
+    #[error(
+        "the sign-state in this directory is of validator {found:?} in epoch {epoch}, this node is {own:?} in epoch {expected}: start the node with the key that made the directory, or with a directory of its own"
+    )]
+    ForeignSignState {
+        /// Who signed last.
+        found: Option<ValidatorIndex>,
+        /// Epoch of the sign-state.
+        epoch: Epoch,
+        /// This node.
+        own: Option<ValidatorIndex>,
+        /// Epoch of the set.
+        expected: Epoch,
+    },
     /// The disk lacks the block it says is final.
     #[error(
         "the store marks height {height} final but lacks block {block_hash}: restore the block log or start with an empty consensus directory and a fresh key"
@@ -260,6 +274,9 @@ impl Replica {
         };
         let identity =
             settings.key.clone().and_then(|key| set.index_of(&key.public_key()).map(|index| (index, key)));
+        if let Some(state) = &recovered.sign_state {
+            check_sign_state(state, identity.as_ref().map(|(index, _)| *index), set.epoch())?;
+        }
         let safety = Safety::new(identity, domain, recovered.sign_state);
         let mut replica = Self {
             epoch_root: (Height::ZERO, settings.genesis_hash),
@@ -497,6 +514,24 @@ impl Replica {
             },
         }
     }
+}
+
+/// Refuses a sign-state that another key made, or one of another epoch.
+fn check_sign_state(
+    state: &crate::SignState,
+    own: Option<ValidatorIndex>,
+    expected: Epoch,
+) -> Result<(), StartError> {
+    let signers = [
+        state.last_prepare.as_ref().map(|vote| vote.signer),
+        state.last_commit.as_ref().map(|vote| vote.signer),
+        state.last_timeout.as_ref().map(|timeout| timeout.signed.signer),
+    ];
+    let foreign = signers.into_iter().flatten().find(|signer| Some(*signer) != own);
+    if foreign.is_some() || state.epoch != expected {
+        return Err(StartError::ForeignSignState { found: foreign, epoch: state.epoch, own, expected });
+    }
+    Ok(())
 }
 
 /// A certificate of any kind, as it arrives.

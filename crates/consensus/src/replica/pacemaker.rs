@@ -92,6 +92,9 @@ impl Replica {
     pub(super) fn enter_view(&mut self, now: Now, view: View, entered_by: Option<Tc>) {
         let by_timeout = entered_by.is_some();
         let missed = entered_by.as_ref().map(|tc| self.proposer(tc.view));
+        if let Some(tc) = &entered_by {
+            self.tell_leader(view, tc);
+        }
         if by_timeout {
             self.pacemaker.failures = self.pacemaker.failures.saturating_add(1);
         }
@@ -102,6 +105,17 @@ impl Replica {
         self.proposed = self.proposed.split_off(&oldest);
         self.start_view_timers(now, by_timeout);
         self.event(Event::View { view, missed });
+    }
+
+    /// Whoever knows a higher certificate than the timeout certificate reports tells the view's proposer, which waits
+    /// for exactly that (C-6.2). A lock raised by a prepare vote alone travels in no other message.
+    fn tell_leader(&mut self, view: View, tc: &Tc) {
+        let proposer = self.proposer(view);
+        if let Some(qc) = self.safety.state().high_qc.clone().filter(|qc| qc.view() > tc.high_qc_view())
+            && Some(proposer) != self.index()
+        {
+            self.ready.outbound(Outbound::Send(proposer, ConsensusMessage::Qc(qc)));
+        }
     }
 
     pub(super) fn drive_pacemaker(&mut self, now: Now) {

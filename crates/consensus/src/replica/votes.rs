@@ -45,7 +45,9 @@ impl Replica {
         if !known {
             self.on_certificate(now, from, Certificate::Prepare(commit.qc));
         }
-        if self.in_window(view) {
+        // A vote whose certificate did not verify answers nothing.
+        let answered = known || self.qcs.get(&view).is_some_and(|qc| qc.vote.block_hash == block_hash);
+        if answered && self.in_window(view) {
             self.count_commit(now, commit.signed);
         }
     }
@@ -119,8 +121,16 @@ impl Replica {
 
     /// Learns a verified commit certificate: its block and all ancestors are final (C-5.1).
     pub(super) fn learn_commit(&mut self, now: Now, qc: CommitQc) {
-        let CommitVote { view, height, .. } = qc.vote;
-        if height <= self.tree.root().height {
+        let CommitVote { view, height, block_hash } = qc.vote;
+        let root = self.tree.root();
+        let known = self.commit_qcs.get(&height).map(|known| known.vote.block_hash);
+        let known = known.or((height == root.height).then_some(root.hash));
+        if let Some(other) = known.filter(|known| *known != block_hash) {
+            return self.halt(format!(
+                "commit certificates for {block_hash} and {other} at height {height}: more than a third of stake is faulty"
+            ));
+        }
+        if height <= root.height {
             return;
         }
         let news = self.commit_head.as_ref().is_none_or(|head| head.vote.height < height);
