@@ -18,6 +18,7 @@ use revm::{
     },
     context_interface::either::Either,
     primitives::eip7825,
+    state::Bytecode,
 };
 
 /// A transaction that is only simulated. Fields left out are filled in as geth does.
@@ -107,6 +108,14 @@ pub enum CallError {
     /// Both kinds of storage override.
     #[error("account {0} has both 'state' and 'stateDiff'")]
     ConflictingOverride(Address),
+    /// Overriding code that begins as a delegation (0xef01) and is none: no account can hold it.
+    #[error("overriding code of account {address} is malformed: {reason}")]
+    OverrideCode {
+        /// Which account.
+        address: Address,
+        /// What is wrong.
+        reason: String,
+    },
     /// The state could not be read.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -370,7 +379,12 @@ fn halt_reason(reason: &HaltReason) -> String {
         HaltReason::CallTooDeep => "max call depth exceeded".into(),
         HaltReason::StateChangeDuringStaticCall => "write protection".into(),
         HaltReason::OutOfFunds => "insufficient balance for transfer".into(),
-        other => format!("{other:?}"),
+        HaltReason::OutOfOffset => "return data out of bounds".into(),
+        HaltReason::NonceOverflow => "nonce uint64 overflow".into(),
+        HaltReason::CreateInitCodeSizeLimit => "max initcode size exceeded".into(),
+        // A precompile's complaint; geth has the bare sentence too.
+        HaltReason::PrecompileErrorWithContext(reason) => reason.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -421,6 +435,10 @@ impl<'a> Overridden<'a> {
                 return Err(CallError::ConflictingOverride(*address));
             }
             if let Some(code) = &account.code {
+                Bytecode::new_raw_checked(code.clone()).map_err(|error| CallError::OverrideCode {
+                    address: *address,
+                    reason: error.to_string(),
+                })?;
                 let hash = keccak256(code);
                 hashes.insert(*address, hash);
                 codes.insert(hash, code.clone());

@@ -1,5 +1,5 @@
 use super::*;
-use alloy_primitives::map::HashMap;
+use alloy_primitives::{hex, map::HashMap};
 
 const CAP: u64 = 50_000_000;
 
@@ -61,6 +61,52 @@ fn a_revert_comes_back_with_its_data_and_a_halt_with_its_reason() {
         panic!()
     };
     assert_eq!((reason.as_str(), out_of_gas), ("invalid opcode: INVALID", false));
+}
+
+#[test]
+fn a_precompile_says_in_words_why_it_failed() {
+    let (chain, _) = deployed();
+    let request = CallRequest { to: Some(Address::with_last_byte(9)), ..Default::default() };
+    let CallOutcome::Halt { reason, .. } = run(&chain, &request, &StateOverrides::default()).unwrap() else {
+        panic!()
+    };
+    assert_eq!(reason, "wrong input length for blake2");
+}
+
+/// A proof of c-kzg-4844's test vectors (`verify_kzg_proof_case_correct_proof_4_4`), and the same for another value.
+#[test]
+fn point_evaluation_accepts_a_proof_and_refuses_a_wrong_one() {
+    let (chain, _) = deployed();
+    let commitment = hex!(
+        "8f59a8d2a1a625a17f3fea0fe5eb8c896db3764f3185481bc22f91b4aaffcca2"
+        "5f26936857bc3a7c2539ea8ec3a952b7"
+    );
+    let versioned_hash = hex!("01e798154708fe7789429634053cbf9f99b619f9f084048927333fce637f549b");
+    let z = hex!("73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000000");
+    let y = hex!("1522a4a7f34e1ea350ae07c29c96c7e79655aa926122e95fe69fcbd932ca49e9");
+    let proof = hex!(
+        "a62ad71d14c5719385c0686f1871430475bf3a00f0aa3f7b8dd99a9abc216074"
+        "4faf0070725e00b60ad9a026a15b1a8c"
+    );
+    let evaluate = |y: [u8; 32]| {
+        let input = [&versioned_hash[..], &z, &y, &commitment, &proof].concat().into();
+        let request = CallRequest { to: Some(Address::with_last_byte(10)), input, ..Default::default() };
+        run(&chain, &request, &StateOverrides::default()).unwrap()
+    };
+    let CallOutcome::Success { output, .. } = evaluate(y) else { panic!() };
+    assert_eq!(output[..32], U256::from(4096).to_be_bytes::<32>());
+    let mut other = y;
+    other[31] ^= 1;
+    assert!(matches!(evaluate(other), CallOutcome::Halt { .. }));
+}
+
+#[test]
+fn overriding_code_that_no_account_can_hold_is_refused() {
+    let (chain, contract) = deployed();
+    let broken = AccountOverride { code: Some(Bytes::from_static(&[0xef, 1, 0, 7])), ..Default::default() };
+    let request = CallRequest { to: Some(contract), ..Default::default() };
+    let error = run(&chain, &request, &StateOverrides::from_iter([(contract, broken)])).unwrap_err();
+    assert!(matches!(error, CallError::OverrideCode { address, .. } if address == contract), "{error}");
 }
 
 #[test]
