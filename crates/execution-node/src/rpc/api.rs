@@ -33,7 +33,8 @@ pub(super) struct Api {
     pub(super) peers: Arc<AtomicU64>,
     pub(super) heavy: HeavyWork,
     pub(super) filters: Filters<broadcast::Receiver<RecoveredTx>>,
-    /// Latest announced height. Every waiter reads the blocks themselves, so none is missed or held in memory.
+    /// Latest announced height. Every waiter reads the blocks themselves, so none is missed or held in
+    /// memory.
     pub(super) heads: watch::Receiver<u64>,
     pub(super) sync_sends: Semaphore,
     pub(super) blocks: JsonCache<BlockKey>,
@@ -127,7 +128,8 @@ impl Api {
         }
     }
 
-    /// The block an EIP-1898 identifier names; left out means the latest. Every block known here is canonical.
+    /// The block an EIP-1898 identifier names; left out means the latest. Every block known here is
+    /// canonical.
     pub(super) fn target(&self, id: Option<BlockId>) -> RpcResult<Target> {
         match id {
             None => Ok(Target::Final(self.chain.height())),
@@ -148,7 +150,8 @@ impl Api {
         }
     }
 
-    /// The state a target names. Pending transactions are not executed ahead: pending state is the latest one.
+    /// The state a target names. Pending transactions are not executed ahead: pending state is the latest
+    /// one.
     pub(super) fn state(&self, target: Target) -> RpcResult<StateSnapshot> {
         let head = self.chain.height();
         let height = match target {

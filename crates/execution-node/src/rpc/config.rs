@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RpcConfig {
-    /// Where to listen, for HTTP and WebSocket alike. Port 0 takes any free one. Anything but a loopback address
-    /// opens the node's reads and its pool to that network.
+    /// Where to listen, for HTTP and WebSocket alike. Port 0 takes any free one. Anything but a loopback
+    /// address opens the node's reads and its pool to that network.
     pub address: SocketAddr,
     /// Web origins whose pages may read answers (CORS, and the `Origin` of WebSocket handshakes); `*` allows
     /// every page. Programs and browser extensions send no such header and are not affected.
     pub cors_origins: Vec<String>,
-    /// Names accepted in the `Host` header; `*` accepts any. IP addresses are always accepted: only a name can
-    /// be pointed at this machine by somebody else (DNS rebinding).
+    /// Names accepted in the `Host` header; `*` accepts any. IP addresses are always accepted: only a name
+    /// can be pointed at this machine by somebody else (DNS rebinding).
     pub hosts: Vec<String>,
     /// Open TCP connections; further ones are closed at once.
     pub connections_max: u32,

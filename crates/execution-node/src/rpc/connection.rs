@@ -1,8 +1,8 @@
 //! One TCP connection: its place under the connection limit, its back-pressure and the switch that closes it.
 //!
 //! The WebSocket server starts a task per message and queues answers without looking at what the client still
-//! has to read. So the bound sits below it, at the socket: while a client has too many calls running, too many
-//! unread bytes, or takes nothing at all, nothing more is read from it.
+//! has to read. So the bound sits below it, at the socket: while a client has too many calls running, too
+//! many unread bytes, or takes nothing at all, nothing more is read from it.
 //!
 //! # Invariants
 //! - Whoever makes the gate open again wakes the reader after the change is visible.

@@ -1,5 +1,5 @@
-//! What a call is answered when it fails. Codes and wording follow geth, because wallets and libraries match on
-//! them: reverts are code 3 with the revert bytes in `data`, refusals are -32000 with the usual sentence.
+//! What a call is answered when it fails. Codes and wording follow geth, because wallets and libraries match
+//! on them: reverts are code 3 with the revert bytes in `data`, refusals are -32000 with the usual sentence.
 
 use alloy_primitives::{B256, Bytes, U256};
 use jsonrpsee::types::ErrorObjectOwned;

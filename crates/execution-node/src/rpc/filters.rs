@@ -1,5 +1,6 @@
-//! Installed filters. A filter over blocks or logs is a position in the chain: blocks are final when they appear
-//! here, so what it has not told yet is everything above that position. Nothing is buffered, lost or told twice.
+//! Installed filters. A filter over blocks or logs is a position in the chain: blocks are final when they
+//! appear here, so what it has not told yet is everything above that position. Nothing is buffered, lost or
+//! told twice.
 
 use super::{
     error::{RpcError, RpcResult},

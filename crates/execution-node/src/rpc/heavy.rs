@@ -1,5 +1,5 @@
-//! Where expensive calls run: on blocking threads, a few at a time, with a bounded line of waiters. Cheap calls
-//! never wait behind them.
+//! Where expensive calls run: on blocking threads, a few at a time, with a bounded line of waiters. Cheap
+//! calls never wait behind them.
 
 use super::error::{RpcError, RpcResult};
 use std::sync::{
@@ -30,8 +30,8 @@ impl HeavyWork {
         }
     }
 
-    /// Runs `work` when its turn comes. A caller that goes away while waiting costs nothing; one that goes away
-    /// later keeps its turn until the work ends, so the bound holds.
+    /// Runs `work` when its turn comes. A caller that goes away while waiting costs nothing; one that goes
+    /// away later keeps its turn until the work ends, so the bound holds.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> RpcResult<T> + Send + 'static,

@@ -1,5 +1,5 @@
-//! What an HTTP request must look like before it reaches the dispatcher: whose page may send it (CORS), by what
-//! name it may call this machine (DNS rebinding), how large and how slow it may be.
+//! What an HTTP request must look like before it reaches the dispatcher: whose page may send it (CORS), by
+//! what name it may call this machine (DNS rebinding), how large and how slow it may be.
 
 use super::{config::RpcConfig, connection::Connection, service::error_body};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -18,8 +18,8 @@ pub(super) struct Gatekeeper {
     request_time_max: Duration,
 }
 
-/// An oversized body up to this size is read to its end, so that the client gets to see the refusal instead of a
-/// connection reset.
+/// An oversized body up to this size is read to its end, so that the client gets to see the refusal instead
+/// of a connection reset.
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 

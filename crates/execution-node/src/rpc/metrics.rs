@@ -64,7 +64,8 @@ impl RpcMetrics {
     }
 }
 
-/// The counters of every known method, looked up once so that a request pays one hash lookup and one addition.
+/// The counters of every known method, looked up once so that a request pays one hash lookup and one
+/// addition.
 #[derive(Debug)]
 pub(super) struct RequestCounters {
     methods: HashMap<&'static str, MethodCounters>,

@@ -1,12 +1,13 @@
 //! The Ethereum JSON-RPC of executord: HTTP and WebSocket on one port.
 //!
-//! This module never changes the chain and never decides anything: it reads what is final, and hands transactions
-//! to the pool. Everything it does is bounded by [`RpcConfig`]; whatever a caller sends, the answer is a JSON-RPC
-//! error with geth's code and wording at worst.
+//! This module never changes the chain and never decides anything: it reads what is final, and hands
+//! transactions to the pool. Everything it does is bounded by [`RpcConfig`]; whatever a caller sends, the
+//! answer is a JSON-RPC error with geth's code and wording at worst.
 //!
 //! - [`serve`] starts the server; [`RpcHandle::stop`] ends it.
-//! - A request passes the gatekeeper (`http`: host, origin, size, time), the dispatcher (jsonrpsee), the counters
-//!   (`service`) and one function of `methods`. Expensive functions take a turn on blocking threads (`heavy`).
+//! - A request passes the gatekeeper (`http`: host, origin, size, time), the dispatcher (jsonrpsee), the
+//!   counters (`service`) and one function of `methods`. Expensive functions take a turn on blocking threads
+//!   (`heavy`).
 //! - Blocks are final when they appear here. So filters and subscriptions are mere positions in the chain, and
 //!   `latest`, `safe` and `finalized` are one block.
 
@@ -61,8 +62,8 @@ pub async fn serve(chain: Chain, config: RpcConfig, links: RpcLinks) -> Result<R
     server::start(table.module.into(), config, links.metrics).await
 }
 
-/// Turns announced blocks into the latest height. Waiters watch the number: a slow one then holds no blocks in
-/// memory, as it would by lagging on the announcements themselves. Ends with the chain or the last waiter.
+/// Turns announced blocks into the latest height. Waiters watch the number: a slow one then holds no blocks
+/// in memory, as it would by lagging on the announcements themselves. Ends with the chain or the last waiter.
 fn follow_heads(chain: &Chain) -> watch::Receiver<u64> {
     let mut announced = chain.subscribe();
     let (sender, receiver) = watch::channel(chain.height().get());

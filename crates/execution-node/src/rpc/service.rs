@@ -111,8 +111,8 @@ where
         response
     }
 
-    /// Answers in the order of the batch. Calls start in that order too, so transactions sent in one batch reach
-    /// the pool as given, but those that wait for something wait together.
+    /// Answers in the order of the batch. Calls start in that order too, so transactions sent in one batch
+    /// reach the pool as given, but those that wait for something wait together.
     async fn answer_all(&self, batch: Batch<'_>) -> MethodResponse {
         let mut responses = BatchResponseBuilder::new_with_limit(self.layer.response_bytes_max);
         let mut silent = false;
@@ -143,8 +143,8 @@ where
         MethodResponse::from_batch(responses.finish())
     }
 
-    /// `None` for what is not answered in the batch: notifications, and subscribing, whose answer goes ahead of
-    /// its own notifications.
+    /// `None` for what is not answered in the batch: notifications, and subscribing, whose answer goes ahead
+    /// of its own notifications.
     async fn answer_entry(&self, entry: Result<BatchEntry<'_>, BatchEntryErr<'_>>) -> Option<MethodResponse> {
         match entry {
             Ok(BatchEntry::Call(request)) => {

@@ -1,5 +1,5 @@
-//! What blocks, transactions, receipts and logs look like in JSON-RPC: geth's shapes, plus one `tandem` object
-//! per block with what Ethereum has no field for.
+//! What blocks, transactions, receipts and logs look like in JSON-RPC: geth's shapes, plus one `tandem`
+//! object per block with what Ethereum has no field for.
 
 use alloy_consensus::{
     EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, ReceiptEnvelope, ReceiptWithBloom, Transaction as _,

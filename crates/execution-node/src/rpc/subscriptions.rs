@@ -1,8 +1,8 @@
 //! `eth_subscribe`: what happened is pushed over the WebSocket.
 //!
-//! A subscription is a position in the chain, like a filter: woken at every new block, it reads what lies between
-//! its position and the head, in order. What waits for a slow reader is the connection's bounded queue; a reader
-//! that stalls, or falls too far behind, loses its connection, and a log line says so.
+//! A subscription is a position in the chain, like a filter: woken at every new block, it reads what lies
+//! between its position and the head, in order. What waits for a slow reader is the connection's bounded
+//! queue; a reader that stalls, or falls too far behind, loses its connection, and a log line says so.
 
 use super::{
     api::Api,
@@ -53,7 +53,8 @@ async fn subscribe(
             return Ok(());
         }
     };
-    // The position is taken before the client learns of its subscription: what comes after that is not missed.
+    // The position is taken before the client learns of its subscription: what comes after that is not
+    // missed.
     let next = api.chain.height().next();
     let feed = api.chain.pool().subscribe_admitted();
     let sink = pending.accept().await?;
@@ -190,8 +191,8 @@ impl Subscriber {
         })
     }
 
-    /// A subscription that ends without the client's doing takes the connection with it: a client that reads on
-    /// would wait for news for ever.
+    /// A subscription that ends without the client's doing takes the connection with it: a client that reads
+    /// on would wait for news for ever.
     fn finish(&self, ended: Ended) {
         match ended {
             Ended::ByClient | Ended::Stopping => return,

@@ -65,7 +65,8 @@ fn run(api: &Api, query: &LogQuery) -> RpcResult<Vec<Log>> {
         LogBlocks::Range { from, to } => (api.height_of_tag(from), api.height_of_tag(to)),
     };
     let head = api.chain.height();
-    // A range above the head, or from above it to `latest`, is what pollers ask for when there is nothing new.
+    // A range above the head, or from above it to `latest`, is what pollers ask for when there is nothing
+    // new.
     let explicit = |tag| matches!(tag, Some(BlockNumberOrTag::Number(_)));
     let inverted = to < from;
     let by_tag = matches!(query.blocks, LogBlocks::Range { from, to } if !explicit(from) || !explicit(to));

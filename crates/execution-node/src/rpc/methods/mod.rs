@@ -1,5 +1,5 @@
-//! The methods, by subject. Each is a plain function of the shared [`Api`] and the parameters; the table says how
-//! it runs: at once (cheap), on the pool of expensive calls, or asynchronously.
+//! The methods, by subject. Each is a plain function of the shared [`Api`] and the parameters; the table says
+//! how it runs: at once (cheap), on the pool of expensive calls, or asynchronously.
 
 mod blocks;
 mod fees;
@@ -51,7 +51,8 @@ impl Table {
         self.module.register_method(name, move |params, api, _| method(api, &params)).expect(UNIQUE);
     }
 
-    /// A method that may take long: it runs, and its answer is serialised, away from the connections' threads.
+    /// A method that may take long: it runs, and its answer is serialised, away from the connections'
+    /// threads.
     fn heavy<R: Serialize + 'static>(
         &mut self,
         name: &'static str,

@@ -132,8 +132,8 @@ async fn a_client_that_does_not_read_answers_is_not_read_from() {
     node.mine(transactions.map(|(n, ahead)| node.transfer(n, ahead)).collect());
     let mut ws = Ws::connect(node.rpc.address()).await;
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x1", true]});
-    // Large requests with large answers: a server that reads on takes them all at once. They are more than the
-    // operating system's own buffers take.
+    // Large requests with large answers: a server that reads on takes them all at once. They are more than
+    // the operating system's own buffers take.
     let padded = format!("{call}{}", " ".repeat(100_000));
     let flood = async {
         for _ in 0..600 {
