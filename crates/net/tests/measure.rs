@@ -1,13 +1,10 @@
-//! Latency and CPU of both networks on the loopback interface, and of gossipsub for comparison. Not run by
+//! Latency and CPU of both networks on the loopback interface. Not run by
 //! default: `cargo test --release -p net --test measure -- --ignored --nocapture --test-threads 1`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use alloy_primitives::{Address, B256};
 use bytes::Bytes;
 use crypto::SecretKey;
-use futures::StreamExt;
-use libp2p::gossipsub;
-use libp2p::swarm::SwarmEvent;
 use net::{
     ChainIdentity, GossipConfig, GossipLimits, Mesh, MeshConfig, MeshEvent, MeshHandle, MeshIdentity,
     MeshLimits, Transport, TxGossip, TxGossipEvent, TxGossipHandle, Verdict,
@@ -304,116 +301,4 @@ async fn gossip_at_twenty_thousand_transactions_per_second() {
             (cpu() - cpu_before) / (3 * batches * batch(0).len()) as u32
         );
     }
-}
-
-/// The same with gossipsub 0.50 (validation before forwarding, anonymous messages, content-addressed ids).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn gossipsub_at_twenty_thousand_transactions_per_second() {
-    let topic = gossipsub::IdentTopic::new("transactions");
-    let (arrived, mut measured) = mpsc::unbounded_channel();
-    let (mut publishers, mut addresses) = (Vec::new(), Vec::<libp2p::Multiaddr>::new());
-    for _ in 0..4 {
-        let config = gossipsub::ConfigBuilder::default()
-            .validate_messages()
-            .validation_mode(gossipsub::ValidationMode::Anonymous)
-            .max_transmit_size(2 << 20)
-            .message_id_fn(|message| gossipsub::MessageId::new(crypto::hash(&message.data).as_slice()))
-            .build()
-            .unwrap();
-        let mut swarm = libp2p::SwarmBuilder::with_new_identity()
-            .with_tokio()
-            .with_tcp(
-                libp2p::tcp::Config::default(),
-                libp2p::noise::Config::new,
-                libp2p::yamux::Config::default,
-            )
-            .unwrap()
-            .with_behaviour(|_| {
-                gossipsub::Behaviour::<gossipsub::IdentityTransform>::new(
-                    gossipsub::MessageAuthenticity::Anonymous,
-                    config,
-                )
-                .unwrap()
-            })
-            .unwrap()
-            .build();
-        swarm.behaviour_mut().subscribe(&topic).unwrap();
-        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
-        let address = loop {
-            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-                break address;
-            }
-        };
-        for other in &addresses {
-            swarm.dial(other.clone()).unwrap();
-        }
-        addresses.push(address);
-        let (publish, mut published) = mpsc::unbounded_channel::<Vec<u8>>();
-        let (topic, arrived) = (topic.clone(), arrived.clone());
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    bytes = published.recv() => {
-                        let Some(bytes) = bytes else { return };
-                        let _ = swarm.behaviour_mut().publish(topic.clone(), bytes);
-                    }
-                    event = swarm.select_next_some() => {
-                        if let SwarmEvent::Behaviour(gossipsub::Event::Message {
-                            propagation_source, message_id, message,
-                        }) = event
-                        {
-                            let _ = swarm.behaviour_mut().report_message_validation_result(
-                                &message_id,
-                                &propagation_source,
-                                gossipsub::MessageAcceptance::Accept,
-                            );
-                            let _ = arrived.send((Instant::now(), message.data.len()));
-                        }
-                    }
-                }
-            }
-        });
-        publishers.push(publish);
-    }
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let (cpu_before, mut samples, epoch) = (cpu(), Vec::new(), Instant::now());
-    for number in 0..BATCHES_PER_SECOND * SECONDS {
-        let sent = Instant::now();
-        publishers[number % 4].send(batch(number).concat()).unwrap();
-        for _ in 0..3 {
-            let (at, _) = measured.recv().await.unwrap();
-            samples.push(at - sent);
-        }
-        tokio::time::sleep(
-            Duration::from_millis(1000 / BATCHES_PER_SECOND as u64).saturating_sub(sent.elapsed()),
-        )
-        .await;
-    }
-    println!(
-        "gossipsub Tcp: {RATE} tx/s to 4 nodes: {}, CPU {:?} per second for all four; {:?}",
-        percentiles(samples),
-        (cpu() - cpu_before).div_f64(epoch.elapsed().as_secs_f64()),
-        epoch.elapsed(),
-    );
-    let (cpu_before, start, batches) = (cpu(), Instant::now(), 2000);
-    let (mut sent, mut received) = (0, 0);
-    while received < 3 * batches {
-        while sent < batches && 3 * sent < received + 30 {
-            publishers[0].send(batch(100_000 + sent).concat()).unwrap();
-            sent += 1;
-        }
-        match tokio::time::timeout(Duration::from_secs(5), measured.recv()).await {
-            Ok(_) => received += 1,
-            Err(_) => {
-                println!("gossipsub lost messages: {received} of {} arrived", 3 * batches);
-                break;
-            }
-        }
-    }
-    println!(
-        "gossipsub Tcp: one node to three at full speed: {:.0} tx/s, CPU {:?} per transaction delivered",
-        (batches * batch(0).len()) as f64 / start.elapsed().as_secs_f64(),
-        (cpu() - cpu_before) / (3 * batches * batch(0).len()) as u32
-    );
 }

@@ -82,8 +82,8 @@ pub struct TandemGenesis {
     /// Largest encoded payload in bytes.
     #[serde(default = "default_payload_bytes")]
     pub payload_bytes_max: u64,
-    /// Hard forks by activation height, for example `{"prague": 0, "osaka": 1000}`. Empty means the newest fork
-    /// this version knows, from genesis.
+    /// Hard forks by activation height, for example `{"prague": 0, "osaka": 1000}`. Empty means Osaka
+    /// from genesis, in this and every later version: the schedule of a running chain never changes by an upgrade.
     #[serde(default)]
     pub forks: BTreeMap<String, u64>,
 }

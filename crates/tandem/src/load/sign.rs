@@ -92,9 +92,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::accounts::{DEV_MNEMONIC, derive};
-    use alloy_consensus::TxEnvelope;
-    use alloy_consensus::transaction::SignerRecoverable;
-    use alloy_eips::eip2718::Decodable2718;
+    use execution::RecoveredTx;
 
     #[test]
     fn signed_transfers_decode_to_their_sender_hash_and_nonce_in_order() {
@@ -107,10 +105,10 @@ mod tests {
         assert_eq!(done.into_inner(), 30);
         for (plan, transfer) in plans.iter().zip(signed) {
             let raw = alloy_primitives::hex::decode(transfer.raw_hex).unwrap();
-            let decoded = TxEnvelope::decode_2718(&mut raw.as_slice()).unwrap();
-            assert_eq!(decoded.recover_signer().unwrap(), accounts[plan.from].address);
-            assert_eq!(*decoded.tx_hash(), transfer.hash);
-            assert_eq!(alloy_consensus::Transaction::nonce(&decoded), plan.nonce);
+            let decoded = RecoveredTx::decode(&raw).unwrap();
+            assert_eq!(decoded.sender(), accounts[plan.from].address);
+            assert_eq!(decoded.hash(), transfer.hash);
+            assert_eq!(alloy_consensus::Transaction::nonce(decoded.envelope()), plan.nonce);
         }
     }
 }
