@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless RUST_LOG says otherwise.
-const DEFAULT_LOG: &str = "info";
+/// What is logged unless RUST_LOG says otherwise. The JSON-RPC library would log hostile requests one by one.
+const DEFAULT_LOG: &str = "info,jsonrpsee-server=off";
 
 /// Arguments of both processes.
 #[derive(Debug, clap::Args)]
