@@ -5,7 +5,7 @@ use crypto::merkle::payload_root;
 use crypto::tagged_hash;
 use std::collections::BTreeMap;
 use types::engine::{BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus};
-use types::{B256, Block, Height, RejectionCode};
+use types::{B256, Block, Height};
 
 /// The executor of one node.
 #[derive(Debug)]
@@ -77,25 +77,26 @@ impl SimExecutor {
     }
 
     /// Executes a block.
-    pub fn new_payload(&mut self, block: &Block) -> PayloadStatus {
+    pub fn new_payload(&mut self, block: &Block) -> Result<PayloadStatus, EngineError> {
         let (header, hash) = (&block.header, block.header.hash());
         if header.height <= self.head().height {
             return match self.durable.get(header.height.get() as usize) {
-                Some((known, state_hash)) if *known == hash => PayloadStatus::Valid {
+                Some((known, state_hash)) if *known == hash => Ok(PayloadStatus::Valid {
                     state_hash: *state_hash,
                     receipts_hash: header.payload_commitment,
                     next_validators: None,
-                },
-                _ => PayloadStatus::Invalid {
-                    code: RejectionCode::InvalidPayload,
-                    reason: format!("another block is final at height {}", header.height),
-                },
+                }),
+                _ => Err(EngineError::Illegal(format!("another block is final at height {}", header.height))),
             };
         }
-        let Some((_, state)) = self.state_of(&header.parent_hash) else { return PayloadStatus::Syncing };
+        let Some((_, state)) = self.state_of(&header.parent_hash) else { return Ok(PayloadStatus::Syncing) };
         let state_hash = execute(state, header.payload_commitment);
         self.overlays.insert(hash, (header.parent_hash, header.height, state_hash));
-        PayloadStatus::Valid { state_hash, receipts_hash: header.payload_commitment, next_validators: None }
+        Ok(PayloadStatus::Valid {
+            state_hash,
+            receipts_hash: header.payload_commitment,
+            next_validators: None,
+        })
     }
 
     /// Makes blocks durable.

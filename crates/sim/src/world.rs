@@ -412,7 +412,7 @@ impl World {
                 EngineReply::Built { id, result }
             }
             Request::NewPayload { block_hash, block } => {
-                let result = if dead { Err(gone()) } else { Ok(executor.new_payload(&block)) };
+                let result = if dead { Err(gone()) } else { executor.new_payload(&block) };
                 EngineReply::Judged { block_hash, result }
             }
             Request::FinalizedState if dead => EngineReply::Down("simulated death".into()),
