@@ -4,6 +4,7 @@ use crate::accounts::{self, DEV_MNEMONIC};
 use crate::error::{CliError, CliResult};
 use crate::files;
 use crate::keys::PublicKeyFile;
+use alloy_primitives::{address, hex};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -135,6 +136,18 @@ pub fn dev_alloc(count: u32) -> CliResult<BTreeMap<Address, GenesisAccount>> {
         .into_iter()
         .map(|account| (account.address, funded()))
         .collect())
+}
+
+/// The CREATE2 factory that `forge script` and others expect on every chain, with the code it has elsewhere. Its
+/// usual deployment is a transaction without a chain id, which pools refuse.
+/// Source: <https://github.com/Arachnid/deterministic-deployment-proxy>.
+pub fn create2_factory() -> (Address, GenesisAccount) {
+    let code = hex!(
+        "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f5801515"
+        "6039578182fd5b8082525050506014600cf3"
+    );
+    let account = GenesisAccount { nonce: 1, code: code.to_vec().into(), ..Default::default() };
+    (address!("0x4e59b44847b379578588920cA78FbF26c0B4956C"), account)
 }
 
 /// The file's text: indented JSON.

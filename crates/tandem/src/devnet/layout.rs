@@ -258,7 +258,7 @@ fn create(dir: &Path, args: &Args) -> CliResult<Marker> {
     let genesis = genesis::build(Parameters {
         chain_id: marker.chain_id,
         validators,
-        alloc: genesis::dev_alloc(marker.accounts)?,
+        alloc: genesis::dev_alloc(marker.accounts)?.into_iter().chain([genesis::create2_factory()]).collect(),
         gas_limit: args.gas_limit.unwrap_or(genesis::DEV_GAS_LIMIT),
         base_fee: genesis::BASE_FEE_WEI,
         epoch_length: genesis::EPOCH_LENGTH,
@@ -346,7 +346,7 @@ mod tests {
         let path = dir.path().join("net");
         let first =
             Layout::prepare(&args(&path, 11_000, &["--validators", "3", "--accounts", "12"])).unwrap();
-        assert_eq!((first.ports.len(), first.genesis.alloc.len()), (3, 12));
+        assert_eq!((first.ports.len(), first.genesis.alloc.len()), (3, 12 + 1));
         let config = NodePaths::new(first.node_dir(2)).config();
         let consensus = NodeFile::load(&config).unwrap().into_consensus(&config).unwrap();
         assert_eq!(consensus.peers.len(), 2);
