@@ -167,6 +167,10 @@ pub fn call(
     let view = Overridden::new(view, overrides)?;
     let simulation = Simulation::new(&view, rules, env, request)?;
     let gas = simulation.affordable(request.gas.unwrap_or(gas_cap).min(gas_cap), request.gas.is_some())?;
+    if request.gas.is_none() && gas < TX_GAS.min(gas_cap) {
+        // It is money that is missing, not gas.
+        return Err(simulation.too_poor_for(TX_GAS)?.into());
+    }
     simulation.run(gas).map(|(outcome, _)| outcome)
 }
 
@@ -319,6 +323,12 @@ impl<'a> Simulation<'a> {
         };
         let payable = left / U256::from(self.fee_cap);
         Ok(u64::try_from(payable).unwrap_or(u64::MAX).min(gas))
+    }
+
+    fn too_poor_for(&self, gas: u64) -> Result<InvalidTx, ViewError> {
+        let available = self.view.account(self.tx.caller)?.unwrap_or_default().balance;
+        let fees = U256::from(self.fee_cap).saturating_mul(U256::from(gas));
+        Ok(InvalidTx::InsufficientFunds { required: fees.saturating_add(self.tx.value), available })
     }
 
     fn is_plain_transfer(&self) -> Result<bool, CallError> {

@@ -2,7 +2,10 @@
 //! transfer, so it is done once, kept, and done in parallel where a whole payload is new.
 
 use crate::{InvalidPayload, InvalidPayloadCode, Payload};
-use alloy_consensus::{EthereumTxEnvelope, Transaction, TxEip4844, crypto::SECP256K1N_HALF};
+use alloy_consensus::{
+    EthereumTxEnvelope, Transaction, TxEip4844, TxLegacy, crypto::SECP256K1N_HALF,
+    transaction::RlpEcdsaDecodableTx,
+};
 use alloy_eips::{
     eip2718::{
         Decodable2718, EIP1559_TX_TYPE_ID, EIP2930_TX_TYPE_ID, EIP4844_TX_TYPE_ID, EIP7702_TX_TYPE_ID,
@@ -274,10 +277,19 @@ fn parse(encoded: &[u8]) -> Result<TxEnvelope, TxError> {
         kind => return Err(TxError::UnsupportedType(kind)),
     }
     TxEnvelope::decode_2718_exact(encoded).map_err(|error| match error {
+        Eip2718Error::UnexpectedType(_) if encoded[0] >= RLP_LIST => malformed_legacy(encoded),
         Eip2718Error::UnexpectedType(kind) => TxError::UnsupportedType(kind),
         Eip2718Error::RlpError(error) => TxError::Malformed(error.to_string()),
         other => TxError::Malformed(other.to_string()),
     })
+}
+
+/// What is wrong with a legacy transaction: the envelope's decoder only says that it is none.
+fn malformed_legacy(mut encoded: &[u8]) -> TxError {
+    match TxLegacy::rlp_decode_signed(&mut encoded) {
+        Err(error) => TxError::Malformed(error.to_string()),
+        Ok(_) => TxError::Malformed("not a legacy transaction".into()),
+    }
 }
 
 fn recover(signature: &Signature, prehash: B256) -> Result<Address, TxError> {

@@ -58,7 +58,10 @@ struct RawQuery {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "not a hex string of the right length (20 bytes for an address, 32 for a topic) or a list of them"
+)]
 enum OneOrMany<T> {
     Many(Vec<T>),
     One(T),

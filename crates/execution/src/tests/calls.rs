@@ -32,6 +32,9 @@ fn a_call_needs_no_balance_for_fees_and_changes_nothing() {
     assert_eq!(logs.len(), 1);
     assert!(gas_used > 40_000);
     assert_eq!(chain.state, before);
+    let unpaid = CallRequest { gas_price: Some(1), ..request.clone() };
+    let error = run(&chain, &unpaid, &StateOverrides::default()).unwrap_err();
+    assert!(matches!(error, CallError::Invalid(InvalidTx::InsufficientFunds { .. })), "{error}");
     let poor = CallRequest { value: U256::from(1), ..request };
     let error = run(&chain, &poor, &StateOverrides::default()).unwrap_err();
     assert!(matches!(error, CallError::Invalid(InvalidTx::InsufficientFunds { .. })), "{error}");

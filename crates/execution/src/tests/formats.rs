@@ -123,6 +123,10 @@ fn blob_malleable_unknown_and_oversized_transactions_are_refused_by_type() {
     let mut trailing = seal(signature);
     trailing.push(0);
     assert!(matches!(RecoveredTx::decode(&trailing), Err(TxError::Malformed(_))));
+    // Lists that are no legacy transaction: empty, cut off.
+    for list in [&[0xc0][..], &[0xf8, 0x6c, 0x80]] {
+        assert!(matches!(RecoveredTx::decode(list), Err(TxError::Malformed(_))), "{list:?}");
+    }
 }
 
 #[test]
