@@ -3,7 +3,8 @@
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../specs");
+    // Asked when run, not when compiled: a target directory may be shared by several checkouts.
+    let specs = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../specs");
     let proto = specs.join("engine.proto");
     println!("cargo::rerun-if-changed={}", proto.display());
     let descriptors = protox::compile([proto], [specs])?;

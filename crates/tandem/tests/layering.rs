@@ -61,7 +61,7 @@ const IMPURE: &[&str] = &["tokio", "async-std", "futures", "rand", "mio", "traci
 
 fn workspace() -> Metadata {
     MetadataCommand::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .manifest_path("Cargo.toml")
         .no_deps()
         .exec()
         .unwrap()
