@@ -169,6 +169,12 @@ impl Safety {
         self.state.entered_by = entered_by;
     }
 
+    /// Notes the timeout certificate of the view before the current one, when that was entered without.
+    pub fn justify_entry(&mut self, tc: Tc) {
+        debug_assert_eq!(tc.view.next(), self.state.view, "a certificate justifies the next view only");
+        self.state.entered_by.get_or_insert(tc);
+    }
+
     /// Learns a verified certificate: raises `high_qc`, never the lock (C-4.2).
     pub fn learn(&mut self, qc: &Qc) {
         if qc.view() > self.high_qc_view() {

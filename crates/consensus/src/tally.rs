@@ -3,12 +3,14 @@
 //! a bad signature is its sender's fault.
 //!
 //! # Invariants
+//! - A signature is checked on its own at most once, and a liar is not counted again in that view: each validator can
+//!   spoil one aggregate per statement, not one per message.
 //! - A validator counts at most once per statement, and for at most two statements per view (the second is kept as
 //!   the mark of an equivocator).
 //! - A book keeps votes for a bounded window of views.
 
-use crypto::bls::{aggregate, verify_grouped};
-use std::collections::BTreeMap;
+use crypto::bls::aggregate;
+use std::collections::{BTreeMap, BTreeSet};
 use types::vote::{Signed, Statement};
 use types::{
     Domain, Qc, Signature, SignerSet, Stake, Tc, Timeout, TimeoutGroup, TimeoutReason, ValidatorIndex,
@@ -43,6 +45,8 @@ pub struct Aggregate<S> {
 #[derive(Clone, Debug, Default)]
 struct Votes {
     signatures: BTreeMap<ValidatorIndex, Signature>,
+    /// Those checked on their own.
+    checked: BTreeSet<ValidatorIndex>,
     certified: bool,
 }
 
@@ -50,11 +54,13 @@ struct Votes {
 #[derive(Clone, Debug)]
 pub struct Tally<S> {
     by_statement: BTreeMap<S, Votes>,
+    /// Validators that sent a bad signature.
+    liars: BTreeSet<ValidatorIndex>,
 }
 
 impl<S> Default for Tally<S> {
     fn default() -> Self {
-        Self { by_statement: BTreeMap::new() }
+        Self { by_statement: BTreeMap::new(), liars: BTreeSet::new() }
     }
 }
 
@@ -71,7 +77,8 @@ impl<S: Statement + Ord + Copy> Tally<S> {
             .by_statement
             .iter()
             .filter(|(s, v)| **s != vote.statement && v.signatures.contains_key(&vote.signer));
-        if set.get(vote.signer).is_none() || others.count() >= STATEMENTS_PER_VALIDATOR_MAX {
+        let too_many = others.count() >= STATEMENTS_PER_VALIDATOR_MAX;
+        if set.get(vote.signer).is_none() || too_many || self.liars.contains(&vote.signer) {
             return Counted::Ignored;
         }
         let votes = self.by_statement.entry(vote.statement).or_default();
@@ -79,7 +86,10 @@ impl<S: Statement + Ord + Copy> Tally<S> {
             return Counted::Ignored;
         }
         votes.signatures.insert(vote.signer, vote.signature);
-        match certify(set, domain, &vote.statement, votes, liars) {
+        let known_liars = liars.len();
+        let certified = certify(set, domain, &vote.statement, votes, liars);
+        self.liars.extend(&liars[known_liars..]);
+        match certified {
             Some(aggregate) => Counted::Certified(aggregate),
             None => Counted::Pending,
         }
@@ -113,9 +123,13 @@ fn certify<S: Statement + Copy>(
         aggregate(&signatures).ok().filter(|sum| crypto::bls::verify_aggregate(&keys, &message, sum))
     };
     let signature = verified(votes).or_else(|| {
+        let checked = &mut votes.checked;
         votes.signatures.retain(|index, signature| {
-            let good = set.key(*index).is_some_and(|key| key.verify(&message, signature));
-            if !good {
+            let good =
+                checked.contains(index) || set.key(*index).is_some_and(|key| key.verify(&message, signature));
+            if good {
+                checked.insert(*index);
+            } else {
                 liars.push(*index);
             }
             good
@@ -169,17 +183,22 @@ impl<S: Statement + Ord + Copy> VoteBook<S> {
 #[derive(Clone, Debug, Default)]
 pub struct TimeoutBook {
     latest: BTreeMap<ValidatorIndex, Timeout>,
+    /// Those whose latest signature was checked on its own.
+    checked: BTreeSet<ValidatorIndex>,
+    /// The highest view each liar lied in; its word counts again above it.
+    liars: BTreeMap<ValidatorIndex, View>,
 }
 
 impl TimeoutBook {
     /// Notes a timeout whose carried certificate is verified and is the one the statement names. Returns whether
     /// it is news.
     pub fn add(&mut self, timeout: Timeout) -> bool {
-        let signer = timeout.signed.signer;
-        let newer =
-            self.latest.get(&signer).is_none_or(|t| t.signed.statement.view < timeout.signed.statement.view);
+        let (signer, view) = (timeout.signed.signer, timeout.signed.statement.view);
+        let newer = self.latest.get(&signer).is_none_or(|t| t.signed.statement.view < view)
+            && self.liars.get(&signer).is_none_or(|lied| *lied < view);
         if newer {
             self.latest.insert(signer, timeout);
+            self.checked.remove(&signer);
         }
         newer
     }
@@ -213,7 +232,8 @@ impl TimeoutBook {
         self.latest.iter().filter(move |(_, t)| t.signed.statement.view == view)
     }
 
-    /// The certificate of a view, once quorum stake gave up on it and the aggregate verifies. Liars are dropped.
+    /// The certificate of a view, once quorum stake gave up on it and the aggregate verifies. Liars are dropped and
+    /// appended to `liars`.
     pub fn certify(
         &mut self,
         set: &ValidatorSet,
@@ -221,39 +241,61 @@ impl TimeoutBook {
         view: View,
         liars: &mut Vec<ValidatorIndex>,
     ) -> Option<Tc> {
-        if !set.is_quorum(self.stake_at(set, view)) {
-            return None;
+        let found = self.verified(set, domain, view);
+        if found.is_some() || !set.is_quorum(self.stake_at(set, view)) {
+            return found;
         }
-        if let Some(tc) = self.assemble(set, view).filter(|tc| tc.verify(set, domain).is_ok()) {
-            return Some(tc);
-        }
-        self.latest.retain(|index, timeout| {
-            let good = timeout.signed.statement.view != view || timeout.signed.verify(set, domain);
-            if !good {
-                liars.push(*index);
+        for find_liars in [Self::bad_signatures, Self::cancelling_groups] {
+            let found = find_liars(self, set, domain, view);
+            for liar in &found {
+                self.latest.remove(liar);
+                self.liars.insert(*liar, view);
             }
-            good
-        });
-        if let Some(tc) = self.assemble(set, view).filter(|tc| tc.verify(set, domain).is_ok()) {
-            return Some(tc);
-        }
-        // Every signature is good and the whole is not: some group's keys cancel each other out, which only keys made
-        // for that do. Honest stake alone is a quorum.
-        for (statement, members) in self.groups(view) {
-            let keys = members.iter().filter_map(|index| set.key(*index)).collect();
-            let signatures: Vec<_> = members
-                .iter()
-                .filter_map(|index| self.latest.get(index))
-                .map(|t| t.signed.signature)
-                .collect();
-            let message = statement.signing_bytes(domain);
-            let whole = aggregate(&signatures).is_ok_and(|sum| verify_grouped(&[(keys, message)], &sum));
-            if !whole {
-                members.iter().for_each(|index| drop(self.latest.remove(index)));
-                liars.extend(members);
+            if !found.is_empty() {
+                liars.extend(found);
+                let mended = self.verified(set, domain, view);
+                if mended.is_some() {
+                    return mended;
+                }
             }
         }
-        self.assemble(set, view).filter(|tc| tc.verify(set, domain).is_ok())
+        None
+    }
+
+    fn verified(&self, set: &ValidatorSet, domain: &Domain, view: View) -> Option<Tc> {
+        let quorum = set.is_quorum(self.stake_at(set, view));
+        quorum.then(|| self.assemble(set, view)).flatten().filter(|tc| tc.verify(set, domain).is_ok())
+    }
+
+    fn bad_signatures(&mut self, set: &ValidatorSet, domain: &Domain, view: View) -> Vec<ValidatorIndex> {
+        let unchecked = self.latest.iter().filter(|(index, _)| !self.checked.contains(index));
+        let at_view = unchecked.filter(|(_, timeout)| timeout.signed.statement.view == view);
+        let (good, bad): (Vec<_>, Vec<_>) = at_view
+            .map(|(index, timeout)| (*index, timeout.signed.verify(set, domain)))
+            .partition(|(_, good)| *good);
+        self.checked.extend(good.into_iter().map(|(index, _)| index));
+        bad.into_iter().map(|(index, _)| index).collect()
+    }
+
+    /// Keys that cancel out (`k` and `-k` both prove possession) make a group whose key is the point at infinity, which
+    /// no verifier accepts although every single signature is good. Nobody honest can be in such a group: its members
+    /// know the sum of each other's secret keys.
+    fn cancelling_groups(&mut self, set: &ValidatorSet, domain: &Domain, view: View) -> Vec<ValidatorIndex> {
+        let mut groups: BTreeMap<types::TimeoutVote, (Vec<ValidatorIndex>, Vec<Signature>)> = BTreeMap::new();
+        for (index, timeout) in self.at(view) {
+            let (members, signatures) = groups.entry(timeout.signed.statement).or_default();
+            members.push(*index);
+            signatures.push(timeout.signed.signature);
+        }
+        let stands =
+            |statement: &types::TimeoutVote, members: &[ValidatorIndex], signatures: &[Signature]| {
+                let keys: Vec<_> = members.iter().filter_map(|index| set.key(*index)).collect();
+                let message = statement.signing_bytes(domain);
+                aggregate(signatures).is_ok_and(|sum| crypto::bls::verify_aggregate(&keys, &message, &sum))
+            };
+        let cancelling =
+            groups.into_iter().filter(|(statement, (members, sigs))| !stands(statement, members, sigs));
+        cancelling.flat_map(|(_, (members, _))| members).collect()
     }
 
     fn groups(&self, view: View) -> BTreeMap<types::TimeoutVote, Vec<ValidatorIndex>> {

@@ -5,9 +5,9 @@
 //! - A verdict once given never changes: `Invalid` stays, `Valid` only turns back into `Waiting` when the executor
 //!   restarted and forgot it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{B256, Block, Height, RejectionCode};
+use types::{B256, Block, Height, RejectionCode, View};
 
 /// Blocks kept above the finalized height.
 pub const NODES_MAX: usize = 512;
@@ -168,6 +168,20 @@ impl BlockTree {
         }
         path.reverse();
         Ok(path)
+    }
+
+    /// Drops blocks of views before `oldest` that lead to none of `anchors`: siblings that failed. A certificate that
+    /// comes late brings such a block back from the store. Without this a long run of failed views would fill the
+    /// tree for good, since only a new block can empty it.
+    pub fn prune(&mut self, oldest: View, anchors: impl IntoIterator<Item = B256>) {
+        let mut needed = BTreeSet::new();
+        for anchor in anchors {
+            let mut at = anchor;
+            while let Some(node) = self.nodes.get(&at).filter(|_| needed.insert(at)) {
+                at = node.block.header.parent_hash;
+            }
+        }
+        self.nodes.retain(|hash, node| node.block.header.view >= oldest || needed.contains(hash));
     }
 
     /// Moves the root up to a child of it and drops everything that does not descend from it.

@@ -14,6 +14,8 @@ pub struct SimExecutor {
     durable: Vec<(B256, B256)>,
     /// Executed, not final: parent, height and state hash by block hash.
     overlays: BTreeMap<B256, (B256, Height, B256)>,
+    /// Timestamps of all blocks ever executed; a block includes every transaction before.
+    stamps: BTreeMap<B256, u64>,
     /// Answers calls.
     pub alive: bool,
     /// Computes wrong state hashes for what it builds.
@@ -26,6 +28,7 @@ impl SimExecutor {
         Self {
             durable: vec![(genesis_hash, B256::ZERO)],
             overlays: BTreeMap::new(),
+            stamps: BTreeMap::new(),
             alive: true,
             lies: false,
         }
@@ -56,6 +59,11 @@ impl SimExecutor {
         Some((Height::new(at as u64), self.durable[at].1))
     }
 
+    /// Timestamp of an executed block in milliseconds; 0 for the genesis and for what it never saw.
+    pub fn timestamp_ms(&self, hash: &B256) -> u64 {
+        self.stamps.get(hash).copied().unwrap_or(0)
+    }
+
     /// Builds `payload` on the asked parent.
     pub fn build(&self, request: &PayloadRequest, payload: Vec<u8>) -> Result<BuiltPayload, EngineError> {
         let (height, state) =
@@ -79,24 +87,35 @@ impl SimExecutor {
     /// Executes a block.
     pub fn new_payload(&mut self, block: &Block) -> Result<PayloadStatus, EngineError> {
         let (header, hash) = (&block.header, block.header.hash());
-        if header.height <= self.head().height {
-            return match self.durable.get(header.height.get() as usize) {
-                Some((known, state_hash)) if *known == hash => Ok(PayloadStatus::Valid {
-                    state_hash: *state_hash,
-                    receipts_hash: header.payload_commitment,
-                    next_validators: None,
-                }),
-                _ => Err(EngineError::Illegal(format!("another block is final at height {}", header.height))),
-            };
-        }
-        let Some((_, state)) = self.state_of(&header.parent_hash) else { return Ok(PayloadStatus::Syncing) };
-        let state_hash = execute(state, header.payload_commitment);
-        self.overlays.insert(hash, (header.parent_hash, header.height, state_hash));
-        Ok(PayloadStatus::Valid {
+        let valid = |state_hash| PayloadStatus::Valid {
             state_hash,
             receipts_hash: header.payload_commitment,
             next_validators: None,
-        })
+        };
+        if header.height <= self.head().height {
+            // As the real one does: a block that contradicts what is final is the caller's mistake.
+            return match self.durable.get(header.height.get() as usize) {
+                Some((known, state_hash)) if *known == hash => Ok(valid(*state_hash)),
+                _ => Err(EngineError::Illegal(format!("another block is final at height {}", header.height))),
+            };
+        }
+        let path_is_known = self.descends(&header.parent_hash);
+        let Some((_, state)) = self.state_of(&header.parent_hash).filter(|_| path_is_known) else {
+            return Ok(PayloadStatus::Syncing);
+        };
+        let state_hash = execute(state, header.payload_commitment);
+        self.overlays.insert(hash, (header.parent_hash, header.height, state_hash));
+        self.stamps.insert(hash, header.timestamp_ms);
+        Ok(valid(state_hash))
+    }
+
+    /// Whether a block is the durable head or executed on top of it.
+    fn descends(&self, hash: &B256) -> bool {
+        let (mut at, head) = (*hash, self.head().block_hash);
+        while let Some((parent, ..)) = self.overlays.get(&at).filter(|_| at != head) {
+            at = *parent;
+        }
+        at == head
     }
 
     /// Makes blocks durable.
@@ -118,9 +137,11 @@ impl SimExecutor {
             at = parent;
         }
         self.durable.extend(path.into_iter().rev());
-        let finalized = self.head().height;
-        self.overlays.retain(|_, (_, height, _)| *height > finalized);
-        Ok(self.head())
+        // Siblings of what became final go, with everything on top of them.
+        let kept: Vec<B256> = self.overlays.keys().filter(|hash| self.descends(hash)).copied().collect();
+        let head = self.head();
+        self.overlays.retain(|hash, _| kept.contains(hash) && *hash != head.block_hash);
+        Ok(head)
     }
 }
 

@@ -43,6 +43,18 @@ pub struct Plan {
     pub partition_every_ms: u64,
     /// Links come back without either end noticing that they were gone.
     pub silent_heal: bool,
+    /// Of the partitions, in thousandths: those that let messages pass in one direction.
+    pub one_way_permille: u32,
+    /// Mean time between a node's messages becoming seconds late in milliseconds; 0 for never.
+    pub slow_every_ms: u64,
+    /// Mean time between reports of connections that nobody lost in milliseconds; 0 for none.
+    pub reconnect_every_ms: u64,
+    /// Executor calls, in thousandths, that find the executor newly restarted; word of that comes later.
+    pub executor_restart_permille: u32,
+    /// Fetch answers, in thousandths, that are cut short (long ones always may be, for their size).
+    pub short_answer_permille: u32,
+    /// Mean time between jumps of a node's wall clock by up to hours in milliseconds; 0 for none.
+    pub clock_jump_every_ms: u64,
     /// Wall clocks are off by up to this many milliseconds.
     pub clock_skew_ms: u64,
     /// How long faults last.
@@ -73,6 +85,12 @@ impl Plan {
             executor_fault_every_ms: often(&mut rng, &[0, 0, 1_500, 4_000]),
             partition_every_ms: often(&mut rng, &[0, 2_000, 6_000]),
             silent_heal: rng.random(),
+            one_way_permille: often(&mut rng, &[0, 500]) as u32,
+            slow_every_ms: often(&mut rng, &[0, 0, 3_000]),
+            reconnect_every_ms: often(&mut rng, &[0, 1_000]),
+            executor_restart_permille: often(&mut rng, &[0, 0, 3, 30]) as u32,
+            short_answer_permille: often(&mut rng, &[0, 300, 1_000]) as u32,
+            clock_jump_every_ms: often(&mut rng, &[0, 0, 5_000]),
             clock_skew_ms: often(&mut rng, &[0, 50, 3_000]),
             faults_ms: 30_000,
             heights_after: 5,
@@ -94,6 +112,12 @@ impl Plan {
             executor_fault_every_ms: 0,
             partition_every_ms: 0,
             silent_heal: false,
+            one_way_permille: 0,
+            slow_every_ms: 0,
+            reconnect_every_ms: 0,
+            executor_restart_permille: 0,
+            short_answer_permille: 0,
+            clock_jump_every_ms: 0,
             clock_skew_ms: 0,
             faults_ms: 10_000,
             heights_after: 5,

@@ -26,6 +26,11 @@ const CHAIN_ID: u64 = 31337;
 /// Wall clock at the start of every run, in milliseconds since 1970.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
+/// A transaction comes in every second one of these spans, on average.
+const TRANSACTION_SLOT_MS: u64 = 500;
+/// Spans looked through for one.
+const TRANSACTION_SLOTS_MAX: usize = 64;
+
 /// What a run did.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -69,6 +74,8 @@ struct Node {
     executor_life: u64,
     tick_at_us: u64,
     skew_ms: i64,
+    /// Its messages may be late by up to this much.
+    slow_us: u64,
     byzantine: Option<Byzantine>,
 }
 
@@ -92,6 +99,10 @@ enum Fault {
     ExecutorReturns { node: usize, forgetful: bool },
     Partition,
     Heal,
+    Slow,
+    Fast(usize),
+    Reconnect,
+    ClockJump,
     End,
 }
 
@@ -105,7 +116,7 @@ pub struct World {
     queue: BTreeMap<(u64, u64), What>,
     set: Arc<ValidatorSet>,
     nodes: Vec<Node>,
-    /// Pairs that cannot talk.
+    /// Pairs of which the first cannot talk to the second.
     cut: BTreeSet<(usize, usize)>,
     /// Pairs with a connection; a silent partition leaves it standing.
     linked: BTreeSet<(usize, usize)>,
@@ -153,8 +164,7 @@ impl World {
             plan,
         };
         for index in 0..count {
-            let skew = world.plan.clock_skew_ms as i64;
-            let skew_ms = if skew == 0 { 0 } else { world.rng.random_range(-skew..=skew) };
+            let skew_ms = world.draw_skew();
             world.nodes.push(Node {
                 replica: None,
                 disk: SimDisk::default(),
@@ -163,6 +173,7 @@ impl World {
                 executor_life: 0,
                 tick_at_us: u64::MAX,
                 skew_ms,
+                slow_us: 0,
                 byzantine: None,
             });
             let delay = world.rng.random_range(0..50_000);
@@ -173,6 +184,9 @@ impl World {
             (world.plan.crash_every_ms, Fault::Crash),
             (world.plan.executor_fault_every_ms, Fault::ExecutorDies),
             (world.plan.partition_every_ms, Fault::Partition),
+            (world.plan.slow_every_ms, Fault::Slow),
+            (world.plan.reconnect_every_ms, Fault::Reconnect),
+            (world.plan.clock_jump_every_ms, Fault::ClockJump),
         ] {
             if every_ms > 0 {
                 world.schedule(every_ms * 1000, What::Fault(fault));
@@ -180,6 +194,11 @@ impl World {
         }
         world.schedule(world.plan.faults_ms * 1000, What::Fault(Fault::End));
         world
+    }
+
+    fn draw_skew(&mut self) -> i64 {
+        let skew = self.plan.clock_skew_ms as i64;
+        if skew == 0 { 0 } else { self.rng.random_range(-skew..=skew) }
     }
 
     fn corrupt(&mut self) {
@@ -346,6 +365,12 @@ impl World {
             self.start(node, request);
         }
         let deadline = replica.deadline();
+        if deadline <= now.mono_ms {
+            return Err(format!(
+                "BUSY LOOP: node {node} wants to be called again at {deadline}, it is {}",
+                now.mono_ms
+            ));
+        }
         match ready.persist(&mut self.nodes[node].disk) {
             Ok(outbound) => {
                 self.nodes[node].replica = Some(replica);
@@ -391,18 +416,33 @@ impl World {
         }
     }
 
+    /// The executor dies unnoticed and is back at once, without what was not durable; its calls under way are never
+    /// answered, and word of it comes later.
+    fn executor_restarts(&mut self, node: usize) {
+        self.nodes[node].executor.restart();
+        self.nodes[node].executor_life += 1;
+        let (life, executor_life) = (self.nodes[node].life, self.nodes[node].executor_life);
+        let (down, up) = (self.rng.random_range(0..300_000), self.rng.random_range(0..400_000));
+        let reply = EngineReply::Down("simulated restart".into());
+        self.schedule(down, What::Reply { node, life, executor_life, reply });
+        self.schedule(down + up, What::Call { node, life, executor_life, request: Request::FinalizedState });
+    }
+
     fn executor_call(&mut self, node: usize, life: u64, executor_life: u64, request: Request) {
+        let restarts = self.plan.executor_restart_permille;
+        if self.faults && self.nodes[node].executor.alive && self.rng.random_ratio(restarts, 1000) {
+            self.executor_restarts(node);
+        }
         let dead = !self.nodes[node].executor.alive || self.nodes[node].executor_life != executor_life;
         let gone = || EngineError::Unavailable("simulated death".into());
         let payload_size = *[0usize, 40, 900, 3000].choose(&mut self.rng).expect("the list is not empty");
         let executor = &mut self.nodes[node].executor;
         let reply = match request {
-            Request::AwaitTransactions { id, wait_ms_max, .. } => {
-                let wait = self.rng.random_range(0..=wait_ms_max.saturating_mul(1000));
-                let pending = self.rng.random_bool(0.7);
+            Request::AwaitTransactions { id, parent_hash, wait_ms_max } => {
+                let stamp = executor.timestamp_ms(&parent_hash);
+                let (pending, delay) = self.transaction_after(stamp, wait_ms_max);
                 let result = if dead { Err(gone()) } else { Ok(pending) };
                 let reply = EngineReply::Pending { id, result };
-                let delay = if pending { wait } else { wait_ms_max.saturating_mul(1000) };
                 return self.schedule(delay, What::Reply { node, life, executor_life, reply });
             }
             Request::Build { id, request } => {
@@ -422,6 +462,27 @@ impl World {
         // Answers of a dead executor reach the life that is waiting for them.
         let current = self.nodes[node].executor_life;
         self.reply(node, life, current, reply);
+    }
+
+    /// Whether a transaction that no block up to `stamp_ms` includes is in the pools within the wait, and after how many
+    /// microseconds. All pools hear of the same transactions, within moments.
+    fn transaction_after(&mut self, stamp_ms: u64, wait_ms_max: u64) -> (bool, u64) {
+        let (now_ms, wait_us) = (EPOCH_MS + self.now_us / 1000, wait_ms_max.saturating_mul(1000));
+        let first = stamp_ms.max(EPOCH_MS) / TRANSACTION_SLOT_MS;
+        let last = now_ms.saturating_add(wait_ms_max) / TRANSACTION_SLOT_MS;
+        for slot in (first..=last).take(TRANSACTION_SLOTS_MAX) {
+            let draw = tagged_hash(
+                "tandem simulated transactions",
+                &[&self.plan.seed.to_le_bytes(), &slot.to_le_bytes()],
+            );
+            let at_ms = slot * TRANSACTION_SLOT_MS + u64::from(draw[0]);
+            if draw[1] < 128 && at_ms > stamp_ms {
+                let gossip_us = self.rng.random_range(0..20_000);
+                let delay_us = at_ms.saturating_sub(now_ms) * 1000 + gossip_us;
+                return (delay_us <= wait_us, delay_us.min(wait_us));
+            }
+        }
+        (false, wait_us)
     }
 
     fn reply(&mut self, node: usize, life: u64, executor_life: u64, reply: EngineReply) {
@@ -516,10 +577,12 @@ impl World {
     /// Delay of a message now, or `None` when it is lost.
     fn link_delay(&mut self, from: usize, to: usize) -> Option<u64> {
         let lost = self.faults && self.rng.random_ratio(self.plan.loss_permille, 1000);
-        if lost || self.cut.contains(&pair(from, to)) {
+        if lost || self.cut.contains(&(from, to)) {
             return None;
         }
-        Some(self.rng.random_range(self.plan.delay_us.0..=self.plan.delay_us.1))
+        let late = self.nodes[from].slow_us;
+        let late = if late == 0 { 0 } else { self.rng.random_range(0..late) };
+        Some(late + self.rng.random_range(self.plan.delay_us.0..=self.plan.delay_us.1))
     }
 
     fn serve_fetch(
@@ -534,10 +597,35 @@ impl World {
             Some(replica) => Ok(replica.serve(request, &self.nodes[to].disk).map_err(|e| e.to_string())?),
             None => Err("connection refused".into()),
         };
+        let result = result.map(|answer| self.bend(to, answer));
         if let Some(delay) = self.link_delay(to, from) {
             self.schedule(delay, What::Fetched { node: from, life, id, result });
         }
         Ok(())
+    }
+
+    /// What becomes of a fetch answer: long ones are cut, liars serve what they like.
+    fn bend(&mut self, server: usize, mut answer: FetchResponse) -> FetchResponse {
+        if self.rng.random_ratio(self.plan.short_answer_permille, 1000) {
+            answer.blocks.truncate(self.rng.random_range(1..=4));
+        }
+        if self.is_honest(server) {
+            return answer;
+        }
+        match self.rng.random_range(0..8) {
+            0 => answer.blocks.clear(),
+            1 => answer.blocks.reverse(),
+            2 => answer.blocks.iter_mut().for_each(|stored| stored.commit = None),
+            3 => answer.blocks.iter_mut().for_each(|stored| stored.block.payload.push(0)),
+            4 => answer
+                .blocks
+                .iter_mut()
+                .for_each(|stored| stored.block.header.view = stored.block.header.view.next()),
+            5 => drop(answer.blocks.drain(..answer.blocks.len() / 2)),
+            6 => answer.head = None,
+            _ => {}
+        }
+        answer
     }
 
     // Faults.
@@ -550,10 +638,16 @@ impl World {
             Fault::ExecutorReturns { node, forgetful } => self.executor_returns(node, forgetful)?,
             Fault::Partition => self.partition(),
             Fault::Heal => self.heal()?,
+            Fault::Slow => self.slow_down(),
+            Fault::Fast(node) => self.nodes[node].slow_us = 0,
+            Fault::Reconnect => self.reconnect()?,
+            Fault::ClockJump => self.clock_jumps(),
             Fault::End => {
                 self.faults = false;
                 self.heal()?;
                 for node in 0..self.nodes.len() {
+                    self.nodes[node].slow_us = 0;
+                    self.nodes[node].skew_ms = self.draw_skew();
                     self.nodes[node].disk.crash = None;
                     if !self.nodes[node].executor.alive {
                         self.executor_returns(node, true)?;
@@ -627,10 +721,7 @@ impl World {
             self.handle(node, Input::Engine(EngineReply::Up(head)))?;
         }
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if self.nodes[other].replica.is_some() && !self.cut.contains(&(node.min(other), node.max(other)))
-            {
-                self.connect(node, other)?;
-            }
+            self.connect(node, other)?;
         }
         self.handle(node, Input::Tick)
     }
@@ -638,7 +729,8 @@ impl World {
     /// Links two nodes that run and can talk, unless they are linked.
     fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
         let run = self.nodes[a].replica.is_some() && self.nodes[b].replica.is_some();
-        if !run || self.cut.contains(&pair(a, b)) || !self.linked.insert(pair(a, b)) {
+        if !run || self.cut.contains(&(a, b)) || self.cut.contains(&(b, a)) || !self.linked.insert(pair(a, b))
+        {
             return Ok(());
         }
         self.handle(a, Input::Connected(ValidatorIndex::new(b as u32)))?;
@@ -676,9 +768,10 @@ impl World {
             return;
         }
         let side: Vec<bool> = self.nodes.iter().map(|_| self.rng.random()).collect();
+        let one_way = self.rng.random_ratio(self.plan.one_way_permille, 1000);
         for a in 0..side.len() {
-            for b in a + 1..side.len() {
-                if side[a] != side[b] {
+            for b in 0..side.len() {
+                if side[a] != side[b] && !(one_way && side[a]) {
                     self.cut.insert((a, b));
                 }
             }
@@ -687,10 +780,49 @@ impl World {
         self.schedule(lasts, What::Fault(Fault::Heal));
     }
 
+    /// Everything a node sends takes up to seconds for a while.
+    fn slow_down(&mut self) {
+        if !self.faults {
+            return;
+        }
+        let node = self.rng.random_range(0..self.nodes.len());
+        self.nodes[node].slow_us = self.rng.random_range(100_000..4_000_000);
+        let lasts = self.rng.random_range(100_000..6_000_000);
+        self.schedule(lasts, What::Fault(Fault::Fast(node)));
+        self.again(self.plan.slow_every_ms, Fault::Slow);
+    }
+
+    /// A link is reported up again, sometimes without having been reported down.
+    fn reconnect(&mut self) -> Result<(), String> {
+        let links: Vec<_> = self.linked.iter().copied().collect();
+        if let Some((a, b)) = links.choose(&mut self.rng).copied() {
+            let index = |node: usize| ValidatorIndex::new(node as u32);
+            if self.rng.random() {
+                self.handle(a, Input::Disconnected(index(b)))?;
+            }
+            self.handle(a, Input::Connected(index(b)))?;
+        }
+        self.again(self.plan.reconnect_every_ms, Fault::Reconnect);
+        Ok(())
+    }
+
+    /// A wall clock moves by up to hours, in either direction, and back at the next jump.
+    fn clock_jumps(&mut self) {
+        if !self.faults {
+            return;
+        }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].skew_ms = self.draw_skew();
+        }
+        let node = self.rng.random_range(0..self.nodes.len());
+        self.nodes[node].skew_ms = self.rng.random_range(-20_000_000..=20_000_000);
+        self.again(self.plan.clock_jump_every_ms, Fault::ClockJump);
+    }
+
     fn heal(&mut self) -> Result<(), String> {
         for (a, b) in std::mem::take(&mut self.cut) {
             if !self.plan.silent_heal {
-                self.linked.remove(&(a, b));
+                self.linked.remove(&pair(a, b));
             }
             self.connect(a, b)?;
         }

@@ -6,7 +6,7 @@ use crate::disk::Record;
 use crate::ready::Request;
 use crate::tree::{NODES_MAX, Verdict};
 use std::sync::Arc;
-use types::limits::FETCH_BLOCKS_MAX;
+use types::limits::{FETCH_BLOCKS_MAX, FETCH_BYTES_MAX};
 use types::{B256, CommitQc, CommittedBlock, FetchRequest, FetchResponse, Height, ValidatorIndex};
 
 /// How long a certified block may be missing before it is fetched: its proposal is usually on its way.
@@ -17,6 +17,11 @@ const FETCH_TIMEOUT_MS: u64 = 3_000;
 const FOLLOW_MS: u64 = 250;
 /// Pause after a fetch that brought nothing.
 const PAUSE_MS: u64 = 100;
+
+/// Blocks, bytes and time one peer gets to prove what it sends.
+const UNPROVEN_BLOCKS_MAX: usize = FETCH_BLOCKS_MAX as usize;
+const UNPROVEN_BYTES_MAX: usize = 8 * FETCH_BYTES_MAX;
+const UNPROVEN_MS_MAX: u64 = 30_000;
 
 /// State of catching up.
 #[derive(Debug, Default)]
@@ -30,8 +35,34 @@ pub(super) struct CatchUp {
     turn: u32,
     /// The highest fetched block on the chain of proven blocks, when ahead of the root.
     tip: Option<(Height, B256)>,
+    /// Blocks on top of that which one peer sent and no certificate proves yet.
+    unproven: Option<Unproven>,
     /// When a follower asks next.
     follow_ms: Option<u64>,
+}
+
+/// A run of blocks that waits for its proof. A block may be final by a descendant's certificate only, and an answer may
+/// have no room for the descendant; so the same peer is asked to go on, for a while.
+#[derive(Debug)]
+struct Unproven {
+    peer: ValidatorIndex,
+    since_ms: u64,
+    bytes: usize,
+    /// What the run is on top of.
+    base: (Height, B256),
+    blocks: Vec<(B256, Arc<types::Block>)>,
+}
+
+impl Unproven {
+    fn top(&self) -> (Height, B256) {
+        self.blocks.last().map_or(self.base, |(hash, block)| (block.header.height, *hash))
+    }
+
+    fn may_go_on(&self, now: Now) -> bool {
+        self.blocks.len() < UNPROVEN_BLOCKS_MAX
+            && self.bytes < UNPROVEN_BYTES_MAX
+            && now.mono_ms < self.since_ms.saturating_add(UNPROVEN_MS_MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +84,10 @@ impl CatchUp {
 
     pub(super) fn peer_connected(&mut self) {
         self.pause_until_ms = 0;
+    }
+
+    pub(super) fn tip_hash(&self) -> Option<B256> {
+        self.tip.map(|(_, hash)| hash)
     }
 
     fn pause(&mut self, now: Now) {
@@ -81,9 +116,31 @@ impl Replica {
             .find_map(|hash| self.tree.path(&hash).err())
     }
 
+    /// Takes blocks that certificates or the executor name back from the own store: a restart, or a certificate that
+    /// came late, may need one that had been dropped from the tree.
+    pub(super) fn load_missing(&mut self, disk: &impl crate::Disk) -> Result<(), crate::DiskError> {
+        let root = self.tree.root().height;
+        let executed = self.executor.up().filter(|head| head.height > root).map(|head| head.block_hash);
+        while self.tree.len() + (FETCH_BLOCKS_MAX as usize) < NODES_MAX {
+            let unknown = executed.and_then(|hash| self.tree.path(&hash).err());
+            let stored = [self.missing_block(), unknown].into_iter().flatten();
+            let mut found = None;
+            for hash in stored {
+                found = found.or(disk.block(&hash)?.map(|block| (hash, block)));
+            }
+            let Some((hash, block)) = found else { break };
+            if !self.tree.insert(hash, block) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn drive_catchup(&mut self, now: Now) {
         // A peer that does not answer in time is passed over; the next in turn is asked.
-        self.catchup.in_flight.take_if(|fetch| now.mono_ms >= fetch.deadline_ms);
+        if self.catchup.in_flight.take_if(|fetch| now.mono_ms >= fetch.deadline_ms).is_some() {
+            self.catchup.unproven = None;
+        }
         let Some(missing) = self.missing_block().filter(|_| self.halted.is_none()) else {
             self.catchup.missing = None;
             return self.follow(now);
@@ -97,16 +154,33 @@ impl Replica {
             return;
         }
         // A full tree drains as blocks become final; look again after a pause.
-        let Some(peer) = self.next_peer().filter(|_| room) else { return self.catchup.pause(now) };
-        let tip = self.fetched_tip();
-        let target = self.commit_head.as_ref().map_or(Height::ZERO, |qc| qc.vote.height);
+        if !room {
+            return self.catchup.pause(now);
+        }
         // Far behind: ranges upwards. Close: the one block, which may not be final yet.
-        let request = if target > tip.next() {
-            FetchRequest::Finalized { from: tip.next(), count: FETCH_BLOCKS_MAX }
-        } else {
-            FetchRequest::ByHash(missing)
-        };
-        self.fetch(now, peer, request);
+        let target = self.commit_head.as_ref().map_or(Height::ZERO, |qc| qc.vote.height);
+        if target > self.fetched_tip().next() {
+            return self.fetch_range(now);
+        }
+        match self.next_peer() {
+            Some(peer) => self.fetch(now, peer, FetchRequest::ByHash(missing)),
+            None => self.catchup.pause(now),
+        }
+    }
+
+    /// Asks for final blocks above what is here: the peer whose run waits for its proof, or the next one.
+    fn fetch_range(&mut self, now: Now) {
+        let connected = &self.connected;
+        self.catchup.unproven.take_if(|run| !connected.contains(&run.peer) || !run.may_go_on(now));
+        let run = self.catchup.unproven.as_ref().map(|run| (run.peer, run.top().0));
+        let tip = self.fetched_tip();
+        match run.or_else(|| self.next_peer().map(|peer| (peer, tip))) {
+            Some((peer, top)) => {
+                let request = FetchRequest::Finalized { from: top.next(), count: FETCH_BLOCKS_MAX };
+                self.fetch(now, peer, request);
+            }
+            None => self.catchup.pause(now),
+        }
     }
 
     /// The highest block that is final here or fetched and proven so.
@@ -117,6 +191,9 @@ impl Replica {
 
     /// A follower that lacks nothing it knows of asks whether there is more.
     fn follow(&mut self, now: Now) {
+        if self.halted.is_some() {
+            self.catchup.follow_ms = None;
+        }
         if self.index().is_some() || self.catchup.in_flight.is_some() || self.halted.is_some() {
             return;
         }
@@ -124,10 +201,7 @@ impl Replica {
             return;
         }
         self.catchup.follow_ms = Some(now.mono_ms.saturating_add(FOLLOW_MS));
-        if let Some(peer) = self.next_peer() {
-            let from = self.fetched_tip().next();
-            self.fetch(now, peer, FetchRequest::Finalized { from, count: FETCH_BLOCKS_MAX });
-        }
+        self.fetch_range(now);
     }
 
     fn fetch(&mut self, now: Now, peer: ValidatorIndex, request: FetchRequest) {
@@ -160,6 +234,7 @@ impl Replica {
             }
         };
         if !accepted {
+            self.catchup.unproven = None;
             self.catchup.pause(now);
         }
     }
@@ -173,7 +248,7 @@ impl Replica {
     }
 
     /// Accepts a run of blocks that starts just above what is here, up to the last one that a commit certificate in
-    /// the answer (or the one already known) proves final.
+    /// the answer (or the one already known) proves final. Without any the run waits for the peer's next answer.
     fn accept_range(
         &mut self,
         now: Now,
@@ -184,38 +259,53 @@ impl Replica {
         if blocks.is_empty() || blocks.len() > FETCH_BLOCKS_MAX as usize {
             return false;
         }
-        let (mut height, mut parent) = match self.catchup.tip.filter(|(tip, _)| tip.next() == from) {
-            Some(tip) => tip,
-            None => self.finalized(),
-        };
-        let (mut chain, mut proven) = (Vec::new(), 0);
+        let mut run = self.run_up_to(now, peer, from);
+        let (here, mut proven) = (run.top().0, 0);
         // Some of them may have become final here by other means while the answer was under way.
-        let here = height;
         let news = blocks.into_iter().skip_while(|stored| stored.block.header.height <= here);
         for CommittedBlock { block, commit } in news {
-            let hash = block.header.hash();
+            let (hash, (height, parent)) = (block.header.hash(), run.top());
             let linked = block.header.height == height.next() && block.header.parent_hash == parent;
             if !linked || self.check_block(&block).is_err() {
                 self.misbehaved(peer, format!("sent a block that does not follow height {height}"));
                 return false;
             }
-            (height, parent) = (block.header.height, hash);
-            chain.push((hash, block));
+            run.bytes = run.bytes.saturating_add(types::encode(&block).len());
+            run.blocks.push((hash, Arc::new(block)));
             let own = commit.filter(|qc| qc.vote.block_hash == hash && self.proves(qc));
             let known = self.commit_head.as_ref().is_some_and(|head| head.vote.block_hash == hash);
             if own.is_some() || known {
-                proven = chain.len();
+                proven = run.blocks.len();
             }
             if let Some(qc) = own {
                 self.learn_commit(now, qc);
             }
         }
-        for (hash, block) in chain.into_iter().take(proven) {
+        if proven == 0 {
+            let waits = run.top().0 > here && run.may_go_on(now);
+            self.catchup.unproven = Some(run).filter(|_| waits);
+            return waits;
+        }
+        for (hash, block) in run.blocks.into_iter().take(proven) {
             let height = block.header.height;
-            self.store(hash, Arc::new(block));
+            // What does not fit is asked for again; the tip must not run ahead of what is here.
+            if height > self.tree.root().height && !self.store(hash, block) {
+                break;
+            }
             self.catchup.tip = Some((height, hash));
         }
-        proven > 0
+        true
+    }
+
+    /// The run that ends just below `from`: the waiting one, or a new one on what is here.
+    fn run_up_to(&mut self, now: Now, peer: ValidatorIndex, from: Height) -> Unproven {
+        let waiting =
+            self.catchup.unproven.take().filter(|run| run.peer == peer && run.top().0.next() == from);
+        let base = match self.catchup.tip.filter(|(tip, _)| tip.next() == from) {
+            Some(tip) => tip,
+            None => self.finalized(),
+        };
+        waiting.unwrap_or(Unproven { peer, since_ms: now.mono_ms, bytes: 0, base, blocks: Vec::new() })
     }
 
     fn proves(&mut self, qc: &CommitQc) -> bool {
@@ -249,7 +339,8 @@ impl Replica {
                     .extend(block.map(|block| CommittedBlock { block: (*block).clone(), commit: None }));
             }
             FetchRequest::Finalized { from, count } => {
-                let (mut height, mut bytes) = (*from, 0usize);
+                // The transport refuses a longer answer, and would refuse it again.
+                let (mut height, mut bytes) = (*from, 1024 + types::encode(&response.head).len());
                 for _ in 0..(*count).min(FETCH_BLOCKS_MAX) {
                     let Some(stored) = disk.finalized(height)? else { break };
                     bytes = bytes.saturating_add(types::encode(&stored).len());

@@ -5,11 +5,14 @@ use super::{EngineReply, Now, Replica};
 use crate::disk::{Disk, DiskError, Record};
 use crate::ready::{Event, Outbound, Request};
 use crate::tree::Verdict;
+use std::collections::BTreeMap;
 use types::engine::{EngineError, FinalizedState, Forkchoice, PayloadStatus};
 use types::{B256, Height, RejectionCode};
 
 /// Pause before an executor that failed is asked for its state again.
 const RETRY_MS: u64 = 200;
+/// Longest time a block waits that the executor gave no verdict on.
+const HOLD_MS_MAX: u64 = 5_000;
 /// Blocks replayed between two calls that make them final.
 const REPLAY_BATCH: u64 = 32;
 
@@ -23,6 +26,15 @@ pub(super) struct Executor {
     retry_ms: Option<u64>,
     /// Why the last call failed, until one succeeds.
     last_error: Option<String>,
+    /// Blocks it gave no verdict on, so that one it chokes on cannot keep it from all others.
+    held: BTreeMap<B256, Held>,
+}
+
+/// A block that is not given to the executor for a while.
+#[derive(Debug)]
+struct Held {
+    failures: u32,
+    until_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -32,6 +44,8 @@ enum State {
     Replaying {
         next: Height,
         block_hash: B256,
+        /// State hash and receipts hash in its header.
+        hashes: (B256, B256),
         durable: Height,
     },
     Up(FinalizedState),
@@ -40,7 +54,7 @@ enum State {
 impl Default for Executor {
     fn default() -> Self {
         let state = State::Down("not connected yet".into());
-        Self { state, finalizing: None, retry_ms: None, last_error: None }
+        Self { state, finalizing: None, retry_ms: None, last_error: None, held: BTreeMap::new() }
     }
 }
 
@@ -66,7 +80,17 @@ impl Executor {
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.retry_ms
+        let held = self.held.values().filter_map(|held| held.until_ms).min();
+        self.retry_ms.into_iter().chain(held.filter(|_| self.up().is_some())).min()
+    }
+
+    /// The first failure may be the executor's restart; from the second one on the block waits, twice as long each
+    /// time.
+    fn hold(&mut self, now: Now, block_hash: B256) {
+        let held = self.held.entry(block_hash).or_insert(Held { failures: 0, until_ms: None });
+        let pause_ms = (RETRY_MS << held.failures.min(8)).min(HOLD_MS_MAX);
+        held.until_ms = (held.failures > 0).then(|| now.mono_ms.saturating_add(pause_ms));
+        held.failures = held.failures.saturating_add(1);
     }
 }
 
@@ -111,7 +135,7 @@ impl Replica {
     }
 
     /// A call failed in a way only the executor's state can explain: look at it again after a pause.
-    fn engine_failed(&mut self, now: Now, error: &EngineError) {
+    pub(super) fn engine_failed(&mut self, now: Now, error: &EngineError) {
         self.engine_lost(error.to_string());
         self.executor.last_error = Some(error.to_string());
         self.executor.retry_ms = Some(now.mono_ms.saturating_add(RETRY_MS));
@@ -122,28 +146,42 @@ impl Replica {
     fn on_engine_up(&mut self, now: Now, head: FinalizedState, disk: &impl Disk) -> Result<(), DiskError> {
         self.engine_lost("starting".into());
         let root = self.tree.root();
-        if head.height < root.height {
-            self.executor.state =
-                State::Replaying { next: head.height.next(), block_hash: B256::ZERO, durable: head.height };
-            return self.replay(now, disk);
-        }
-        if head.height == root.height && head.block_hash != root.hash {
-            self.halt(format!(
-                "the executor holds block {} at final height {}, consensus holds {}",
-                head.block_hash, head.height, root.hash
-            ));
+        let own = match head.height {
+            height if height == root.height => Some(root.hash),
+            height if height > root.height => None,
+            Height::ZERO => Some(self.settings.genesis_hash),
+            height => disk.finalized(height)?.map(|stored| stored.block.header.hash()),
+        };
+        if let Some(own) = own.filter(|own| *own != head.block_hash) {
+            self.halt_on_other_chain(head, own);
             return Ok(());
+        }
+        if head.height < root.height {
+            let (next, durable) = (head.height.next(), head.height);
+            let hashes = (B256::ZERO, B256::ZERO);
+            self.executor.state = State::Replaying { next, block_hash: B256::ZERO, hashes, durable };
+            return self.replay(now, disk);
         }
         self.executor.state = State::Up(head);
         self.executor.last_error = None;
         Ok(())
     }
 
+    fn halt_on_other_chain(&mut self, head: FinalizedState, own: B256) {
+        let FinalizedState { height, block_hash, .. } = head;
+        self.halt(format!(
+            "the executor holds block {block_hash} at final height {height}, consensus holds {own}"
+        ));
+    }
+
     fn replay(&mut self, now: Now, disk: &impl Disk) -> Result<(), DiskError> {
-        let State::Replaying { next, block_hash, .. } = &mut self.executor.state else { return Ok(()) };
+        let State::Replaying { next, block_hash, hashes, .. } = &mut self.executor.state else {
+            return Ok(());
+        };
         match disk.finalized(*next)? {
             Some(stored) => {
-                *block_hash = stored.block.header.hash();
+                let header = &stored.block.header;
+                (*block_hash, *hashes) = (header.hash(), (header.state_hash, header.receipts_hash));
                 let block = std::sync::Arc::new(stored.block);
                 self.ready.request(Request::NewPayload { block_hash: *block_hash, block });
             }
@@ -173,6 +211,12 @@ impl Replica {
             return Ok(());
         };
         let (header, height) = (&node.block.header, node.block.header.height);
+        let no_verdict = matches!(result, Ok(PayloadStatus::Syncing) | Err(_));
+        if no_verdict && self.contradicts_final(&block_hash) {
+            // A sibling, or on top of one, of a block that became final meanwhile: the executor is right.
+            self.tree.judge(&block_hash, Verdict::Waiting);
+            return Ok(());
+        }
         let refusal = match result {
             Ok(PayloadStatus::Valid { state_hash, receipts_hash, .. }) => {
                 if state_hash != header.state_hash {
@@ -189,19 +233,24 @@ impl Replica {
             Ok(PayloadStatus::Invalid { code, reason }) => Some((code, reason)),
             // It lacks the parent although this node thinks otherwise: look at its state again.
             Ok(PayloadStatus::Syncing) => {
-                self.engine_failed(now, &EngineError::UnknownBlock(header.parent_hash));
+                let error = EngineError::UnknownBlock(header.parent_hash);
+                self.executor.hold(now, block_hash);
+                self.engine_failed(now, &error);
                 return Ok(());
             }
-            // It made a sibling final since it was asked: no failure of its. The block goes when the root moves up.
-            Err(EngineError::Illegal(reason)) => {
-                self.event(Event::Rejected { height, block_hash, reason });
+            // It is ahead, with blocks this node does not know, and this is a sibling of one: no failure of its.
+            Err(EngineError::Illegal(_)) => {
+                self.executor.hold(now, block_hash);
+                self.tree.judge(&block_hash, Verdict::Waiting);
                 return Ok(());
             }
             Err(error) => {
+                self.executor.hold(now, block_hash);
                 self.engine_failed(now, &error);
                 return Ok(());
             }
         };
+        self.executor.held.remove(&block_hash);
         match refusal {
             None => self.tree.judge(&block_hash, Verdict::Valid),
             Some((code, reason)) => self.refuse(height, block_hash, code, reason),
@@ -221,8 +270,20 @@ impl Replica {
         result: Result<PayloadStatus, EngineError>,
         disk: &impl Disk,
     ) -> Result<(), DiskError> {
-        let State::Replaying { next, block_hash, durable } = &mut self.executor.state else { return Ok(()) };
+        let State::Replaying { next, block_hash, hashes, durable } = &mut self.executor.state else {
+            return Ok(());
+        };
         match result {
+            Ok(PayloadStatus::Valid { state_hash, receipts_hash, .. })
+                if (state_hash, receipts_hash) != *hashes =>
+            {
+                let message = format!(
+                    "the executor computes state {state_hash} and receipts {receipts_hash} for final block {next}, its header has {} and {}",
+                    hashes.0, hashes.1
+                );
+                self.halt(message);
+                Ok(())
+            }
             Ok(PayloadStatus::Valid { .. }) => {
                 let (done, hash) = (*next, *block_hash);
                 let last = done == self.tree.root().height;
@@ -310,10 +371,19 @@ impl Replica {
         if self.executor.up().is_none() {
             return Ok(());
         }
+        let tree = &self.tree;
+        self.executor.held.retain(|hash, _| tree.get(hash).is_some());
+        for held in self.executor.held.values_mut() {
+            held.until_ms = held.until_ms.filter(|until| *until > now.mono_ms);
+        }
         // A refused block makes its children refusable in the same step, hence the loop; each pass judges or asks
         // for every block it lists, so it ends.
         loop {
-            let executable = self.executable();
+            let mut executable = self.tree.executable();
+            executable.retain(|hash| {
+                let held = self.executor.held.get(hash).is_some_and(|held| held.until_ms.is_some());
+                !held && !self.contradicts_final(hash)
+            });
             if executable.is_empty() {
                 return Ok(());
             }
@@ -330,15 +400,14 @@ impl Replica {
         }
     }
 
-    /// Blocks the executor can be asked about now. What it holds final already, it is only asked to confirm: a
-    /// sibling of such a block contradicts it and disappears when the root moves up.
-    fn executable(&self) -> Vec<B256> {
-        let Some(durable) = self.executor.up() else { return Vec::new() };
-        let path = self.tree.path(&durable.block_hash).unwrap_or_default();
-        let height = |hash: &B256| self.tree.get(hash).map_or(Height::ZERO, |node| node.block.header.height);
-        let mut executable = self.tree.executable();
-        executable.retain(|hash| height(hash) > durable.height || path.iter().any(|node| node.hash == *hash));
-        executable
+    /// Whether a block is on another branch than what the executor holds final, or is just making so: it refuses such
+    /// a block as the caller's mistake.
+    fn contradicts_final(&self, hash: &B256) -> bool {
+        let durable = self.executor.up().map(|head| head.block_hash);
+        let Some(last) = self.executor.finalizing.or(durable) else { return false };
+        // What is not on a known path cannot be told; the executor will say.
+        let (Ok(ours), Ok(finals)) = (self.tree.path(hash), self.tree.path(&last)) else { return false };
+        ours.iter().zip(&finals).any(|(node, last)| node.hash != last.hash)
     }
 
     /// Makes the highest block final that is proven so and executed here (C-5.3).
@@ -348,6 +417,12 @@ impl Replica {
             return;
         }
         let Some(proven) = self.proven_path() else { return };
+        let ahead = durable.height.get().checked_sub(self.tree.root().height.next().get());
+        if let Some((own, _)) = ahead.and_then(|at| proven.get(usize::try_from(at).ok()?))
+            && *own != durable.block_hash
+        {
+            return self.halt_on_other_chain(durable, *own);
+        }
         let executed = proven.iter().take_while(|(_, verdict)| *verdict == Verdict::Valid);
         let Some((finalized, _)) = executed.last() else { return };
         // Never ask the executor to go back: it may hold more than this node had recorded when it stopped.

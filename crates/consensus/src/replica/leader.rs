@@ -194,6 +194,13 @@ impl Replica {
     }
 
     pub(super) fn on_built(&mut self, now: Now, id: u64, result: Result<BuiltPayload, EngineError>) {
+        let asked = matches!(&self.leader, Some(Leading { stage: Stage::Building { id: asked, .. }, .. }) if *asked == id);
+        if let Err(error @ EngineError::UnknownBlock(_)) = &result
+            && asked
+        {
+            // It forgot a block it had executed, so it restarted: a lone validator would hear of it from nobody else.
+            return self.engine_failed(now, error);
+        }
         let Some(mut leading) = self.leader.take() else { return };
         if let Stage::Building { id: asked, parent, inputs, reveal, timestamp_ms } = &leading.stage
             && *asked == id
@@ -254,6 +261,9 @@ impl Replica {
     /// Signs and sends the block; the own executor judges it like everybody's (fail closed).
     fn propose(&mut self, view: View, block: Block) -> Stage {
         let hash = block.header.hash();
+        if self.halted.is_some() {
+            return Stage::Refused;
+        }
         let Ok(signed) = self.safety.propose(view, hash) else {
             return Stage::Refused;
         };

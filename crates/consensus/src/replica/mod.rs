@@ -200,6 +200,24 @@ pub enum StartError {
         /// The block.
         block_hash: B256,
     },
+    /// The sign-state is not this validator's.
+    #[error(
+        "the sign-state holds votes of validator {found}, the key is validator {index}'s: a consensus directory belongs to one key for ever"
+    )]
+    ForeignVotes {
+        /// Whose votes it holds.
+        found: ValidatorIndex,
+        /// Whose key this node has.
+        index: ValidatorIndex,
+    },
+    /// The sign-state is of another epoch than the set.
+    #[error("the sign-state is of epoch {found}, the validator set of epoch {expected}")]
+    ForeignEpoch {
+        /// Epoch of the sign-state.
+        found: Epoch,
+        /// Epoch of the set.
+        expected: Epoch,
+    },
 }
 
 /// One validator or follower.
@@ -230,7 +248,10 @@ pub struct Replica {
     executor: executor::Executor,
     catchup: catchup::CatchUp,
     connected: BTreeSet<ValidatorIndex>,
-    heard_at_ms: BTreeMap<ValidatorIndex, u64>,
+    /// When, and in which view, a validator that is behind was last helped.
+    helped: BTreeMap<ValidatorIndex, (View, u64)>,
+    /// When the clock lets this node vote on the proposal of the current view.
+    vote_at_ms: Option<u64>,
     /// A certificate to forward unless a commit vote carries it in the same step.
     forward: Option<Qc>,
     halted: Option<String>,
@@ -300,7 +321,8 @@ impl Replica {
             executor: executor::Executor::default(),
             catchup: catchup::CatchUp::default(),
             connected: BTreeSet::new(),
-            heard_at_ms: BTreeMap::new(),
+            helped: BTreeMap::new(),
+            vote_at_ms: None,
             forward: None,
             halted: None,
             next_id: 0,
@@ -315,12 +337,22 @@ impl Replica {
         Ok(replica)
     }
 
+    /// Blocks that certificates lead to, and those of the last views. Others failed; should a certificate still come,
+    /// [`Replica::load_missing`] finds them.
     fn restore(&mut self, mut blocks: Vec<Arc<types::Block>>, now: Now) {
         blocks.sort_by_key(|block| (block.header.height, block.header.view));
-        for block in blocks {
-            let (view, hash) = (block.header.view, block.header.hash());
-            if self.tree.insert(hash, block) && self.in_window(view) {
-                self.proposed.entry(view).or_insert(hash);
+        let blocks: Vec<_> = blocks.into_iter().map(|block| (block.header.hash(), block)).collect();
+        let by_hash: BTreeMap<_, _> = blocks.iter().map(|(hash, block)| (*hash, block)).collect();
+        for anchor in self.anchors() {
+            let mut at = anchor;
+            while let Some(block) = by_hash.get(&at).filter(|block| self.tree.insert(at, Arc::clone(block))) {
+                at = block.header.parent_hash;
+            }
+        }
+        for (hash, block) in &blocks {
+            let view = block.header.view;
+            if self.in_window(view) && (self.tree.contains(hash) || self.tree.insert(*hash, block.clone())) {
+                self.proposed.entry(view).or_insert(*hash);
             }
         }
         if let Some(commit) = self.commit_head.clone() {
@@ -381,13 +413,18 @@ impl Replica {
         self.tree.get(hash).map(|node| &node.block)
     }
 
+    /// Blocks held above the finalized one.
+    pub fn unfinalized_len(&self) -> usize {
+        self.tree.len()
+    }
+
     /// When to call [`Replica::handle`] with [`Input::Tick`] at the latest, on the monotonic clock.
     pub fn deadline(&self) -> u64 {
         // Followers have no say in views.
         let mut deadline = if self.index().is_some() { self.pacemaker.deadline() } else { u64::MAX };
-        for other in
-            [self.leader_deadline(), self.catchup.deadline(), self.executor.deadline()].into_iter().flatten()
-        {
+        let others =
+            [self.leader_deadline(), self.catchup.deadline(), self.executor.deadline(), self.vote_at_ms];
+        for other in others.into_iter().flatten() {
             deadline = deadline.min(other);
         }
         deadline
@@ -427,6 +464,7 @@ impl Replica {
             self.try_prepare(now);
             self.drive_pacemaker(now);
             self.drive_leader(now);
+            self.load_missing(disk)?;
             self.drive_catchup(now);
             if self.progress() == before {
                 break;
@@ -452,7 +490,6 @@ impl Replica {
         if self.set.get(from).is_none() || Some(from) == self.index() {
             return;
         }
-        self.heard_at_ms.insert(from, now.mono_ms);
         if message.epoch() != self.set.epoch() {
             return;
         }
@@ -501,6 +538,15 @@ impl Replica {
             self.event(Event::Alarm(reason.clone()));
             self.halted = Some(reason);
         }
+    }
+
+    /// Blocks whose ancestors must stay: what certificates, the lock, catching up or the executor may still need.
+    fn anchors(&self) -> Vec<B256> {
+        let state = self.safety.state();
+        let certified = [&state.high_qc, &state.lock].into_iter().flatten().map(|qc| qc.vote.block_hash);
+        let committed = self.commit_head.iter().map(|qc| qc.vote.block_hash);
+        let executed = self.executor.up().map(|head| head.block_hash);
+        certified.chain(committed).chain(self.catchup.tip_hash()).chain(executed).collect()
     }
 
     /// The highest certified block as (view, height, hash): the epoch's root when nothing is certified yet.

@@ -103,6 +103,8 @@ impl Replica {
         self.prepares.prune(oldest);
         self.commits.prune(oldest);
         self.proposed = self.proposed.split_off(&oldest);
+        let anchors = self.anchors();
+        self.tree.prune(oldest, anchors);
         self.start_view_timers(now, by_timeout);
         self.event(Event::View { view, missed });
     }
@@ -189,24 +191,29 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_timeout(&mut self, now: Now, from: ValidatorIndex, timeout: Timeout) {
+    pub(super) fn on_timeout(&mut self, now: Now, from: ValidatorIndex, mut timeout: Timeout) {
         let statement = timeout.signed.statement;
         let named = timeout.high_qc.as_ref().map_or(View::ZERO, Qc::view);
         let sane = statement.high_qc_view <= statement.view && statement.last_prepared_view <= statement.view;
         if timeout.signed.signer != from || named != statement.high_qc_view || !sane {
             return self.misbehaved(from, "sent a timeout that is malformed or not its own");
         }
-        if let Some(qc) = &timeout.high_qc
-            && self.qcs.get(&qc.view()) != Some(qc)
-        {
-            let (set, domain) = (self.set.clone(), self.domain);
-            if !self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok()) {
-                return self.misbehaved(from, "sent a timeout with a certificate that does not verify");
+        if let Some(qc) = &timeout.high_qc {
+            match self.qcs.get(&qc.view()) {
+                // Another certificate for the same link is as good, and verified.
+                Some(known) if known.vote == qc.vote => timeout.high_qc = Some(known.clone()),
+                _ => {
+                    let (set, domain) = (self.set.clone(), self.domain);
+                    if !self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok()) {
+                        return self
+                            .misbehaved(from, "sent a timeout with a certificate that does not verify");
+                    }
+                    self.learn_qc(now, qc.clone());
+                }
             }
-            self.learn_qc(now, qc.clone());
         }
         if statement.view < self.view() {
-            return self.help_along(from);
+            return self.answer_old_timeout(now, from);
         }
         self.count_timeout(now, timeout);
     }
@@ -228,7 +235,18 @@ impl Replica {
         }
     }
 
-    /// Answers a validator that is behind with what passed its view (C-6.6).
+    /// Helps a validator that is behind, but with at most one answer per view and half Δ: the answer may be far bigger
+    /// than the question.
+    fn answer_old_timeout(&mut self, now: Now, peer: ValidatorIndex) {
+        let (view, pause_ms) = (self.view(), self.settings.timing.delta_ms / 2);
+        let fresh = |(at_view, at_ms): &(View, u64)| *at_view == view && now.mono_ms < at_ms + pause_ms;
+        if !self.helped.get(&peer).is_some_and(fresh) {
+            self.helped.insert(peer, (view, now.mono_ms));
+            self.help_along(peer);
+        }
+    }
+
+    /// Tells a validator that is behind what passed its view (C-6.6).
     fn help_along(&mut self, peer: ValidatorIndex) {
         let state = self.safety.state();
         let certificates = [

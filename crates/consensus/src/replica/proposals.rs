@@ -23,7 +23,10 @@ impl Replica {
             return self.misbehaved(from, format!("proposed in view {view}, which is not its own"));
         }
         if !self.in_window(view) {
-            return self.learn_from_far_proposal(now, from, &proposal.block.header);
+            self.learn_from_far_proposal(now, from, &proposal.block.header);
+        }
+        if !self.in_window(view) {
+            return;
         }
         let hash = proposal.block.header.hash();
         if proposal.signed.statement.block_hash != hash {
@@ -45,6 +48,9 @@ impl Replica {
     fn learn_from_far_proposal(&mut self, now: Now, from: ValidatorIndex, header: &Header) {
         if let Justify::Prepare(qc) = &header.justify {
             self.on_certificate(now, from, super::Certificate::Prepare(qc.clone()));
+        }
+        if let Some(tc) = &header.timeout {
+            self.on_certificate(now, from, super::Certificate::Timeout(tc.clone()));
         }
         if let Some(commit) = &header.last_commit {
             self.on_certificate(now, from, super::Certificate::Commit(commit.clone()));
@@ -178,6 +184,7 @@ impl Replica {
     /// it is invalid (C-3, C-4.1).
     pub(super) fn try_prepare(&mut self, now: Now) {
         let view = self.view();
+        self.vote_at_ms = None;
         if self.halted.is_some() || self.safety.last_prepared_view() >= view || self.executor.up().is_none() {
             return;
         }
@@ -189,11 +196,19 @@ impl Replica {
                 self.give_up(now, TimeoutReason::Rejected { block_hash, code });
             }
             Verdict::Valid => {
-                let drift = self.settings.timing.clock_drift_ms_max;
-                if node.block.header.timestamp_ms <= now.wall_ms.saturating_add(drift) {
-                    let (block, hash) = (node.block.clone(), node.hash);
-                    self.prepare(now, &block.header, hash);
+                // A stamp cannot be below the parent's: were the parent's own held against it, a chain whose clocks were
+                // once ahead would stand still until they are there again.
+                let parent_ms =
+                    self.tree.parent_info(&node.block.header.parent_hash).map_or(0, |p| p.timestamp_ms);
+                let drift_ms = self.settings.timing.clock_drift_ms_max;
+                let latest_ms = now.wall_ms.saturating_add(drift_ms).max(parent_ms);
+                let early_ms = node.block.header.timestamp_ms.saturating_sub(latest_ms);
+                if early_ms > 0 {
+                    self.vote_at_ms = Some(now.mono_ms.saturating_add(early_ms));
+                    return;
                 }
+                let (block, hash) = (node.block.clone(), node.hash);
+                self.prepare(now, &block.header, hash);
             }
         }
     }

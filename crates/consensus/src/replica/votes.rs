@@ -116,6 +116,9 @@ impl Replica {
         if tc.view >= self.view() {
             self.broadcast(ConsensusMessage::Tc(tc.clone()));
             self.enter_view(now, tc.view.next(), Some(tc));
+        } else if tc.view.next() == self.view() && self.high().view < tc.view {
+            // Entered by a commit certificate without its prepare certificate: this is what a proposal needs.
+            self.safety.justify_entry(tc);
         }
     }
 
