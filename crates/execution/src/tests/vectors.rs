@@ -70,9 +70,9 @@ fn state_hash_receipts_hash_and_payload_commitment_match_the_published_vectors()
     let computed = serde_json::to_string_pretty(&vectors()).unwrap() + "\n";
     if env::var_os("BLESS").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &computed).unwrap();
+        fs::write(path, &computed).unwrap();
     }
-    let published = fs::read_to_string(&path).unwrap();
+    let published = fs::read_to_string(path).unwrap();
     assert!(published == computed, "vectors differ; if the formats changed on purpose, raise their versions");
 }
 
