@@ -6,8 +6,8 @@ use consensus::{Refusal, Safety};
 use crypto::SecretKey;
 use types::vote::Signed;
 use types::{
-    Address, B256, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, Stake, Tc, Timeout, TimeoutReason,
-    Validator, ValidatorIndex, ValidatorSet, View,
+    Address, B256, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, RejectionCode, Stake, Tc, Timeout,
+    TimeoutReason, Validator, ValidatorIndex, ValidatorSet, View,
 };
 
 const GENESIS: B256 = B256::repeat_byte(0x11);
@@ -261,4 +261,59 @@ fn a_timeout_certificate_carries_the_highest_certificate_any_signer_reported() {
     let mut without = tc.clone();
     without.high_qc = None;
     assert!(without.verify(&network.set, &network.domain).is_err());
+}
+
+/// `k` and `r - k` (r: the order of the group) both prove possession, and their public keys add up to infinity, which no
+/// verifier accepts: two members with such keys and one common statement must not keep the others from a certificate.
+#[test]
+fn keys_that_cancel_each_other_out_cannot_stop_timeout_certificates() {
+    let scalar = |hex: &str| SecretKey::from_bytes(&hex.parse::<B256>().unwrap().0).unwrap();
+    let keys: Vec<SecretKey> = [
+        scalar("0000000000000000000000000000000000000000000000000000000000000005"),
+        scalar("73eda753299d7d483339d80809a1d80553bda402fffe5bfefffffffefffffffc"),
+    ]
+    .into_iter()
+    .chain((1..=5).map(|i| SecretKey::from_seed(&[i; 32])))
+    .collect();
+    let validators = keys.iter().enumerate().map(|(i, key)| Validator {
+        address: Address::repeat_byte(i as u8 + 1),
+        public_key: key.public_key(),
+        stake: Stake::new(1),
+    });
+    let set = ValidatorSet::new(Epoch::ZERO, validators.collect(), QuorumRule::default()).unwrap();
+    let domain = Domain { chain_id: 7, genesis_hash: GENESIS, epoch: 0 };
+    let signer = |i: usize| Safety::new(Some((ValidatorIndex::new(i as u32), keys[i].clone())), domain, None);
+    let invented = TimeoutReason::Rejected { block_hash: B1, code: RejectionCode::BadHeader };
+    let (mut book, mut liars) = (TimeoutBook::default(), Vec::new());
+    let mut certified = None;
+    for i in 0..7 {
+        let reason = if i < 2 { invented } else { TimeoutReason::Expired };
+        let timeout = signer(i).timeout(view(1), reason).unwrap();
+        assert!(timeout.signed.verify(&set, &domain), "every single signature is good");
+        assert!(book.add(timeout));
+        certified = book.certify(&set, &domain, view(1), &mut liars).or(certified);
+    }
+    let tc = certified.expect("five of seven are honest");
+    assert!(tc.verify(&set, &domain).is_ok());
+    assert_eq!(liars, [ValidatorIndex::new(0), ValidatorIndex::new(1)]);
+}
+
+/// A validator whose timeout did not verify is checked once per view, however often it comes back.
+#[test]
+fn a_bad_timeout_is_not_counted_again_in_its_view() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let timeout =
+        |index: u32, at: u64| network.signer(index).timeout(view(at), TimeoutReason::Expired).unwrap();
+    let (mut book, mut liars) = (TimeoutBook::default(), Vec::new());
+    let mut lie = timeout(0, 1);
+    lie.signed.signature = timeout(1, 1).signed.signature;
+    for message in [lie.clone(), timeout(1, 1), timeout(2, 1)] {
+        assert!(book.add(message));
+    }
+    assert!(book.certify(&network.set, &network.domain, view(1), &mut liars).is_none());
+    assert_eq!(liars, [ValidatorIndex::new(0)]);
+    assert!(!book.add(lie));
+    assert!(book.add(timeout(3, 1)));
+    assert!(book.certify(&network.set, &network.domain, view(1), &mut liars).is_some());
+    assert!(book.add(timeout(0, 2)), "its word counts again in later views");
 }
