@@ -60,11 +60,7 @@ const PURE: &[&str] = &["crypto", "types", "consensus", "execution", "txpool"];
 const IMPURE: &[&str] = &["tokio", "async-std", "futures", "rand", "mio", "tracing-subscriber", "chrono"];
 
 fn workspace() -> Metadata {
-    MetadataCommand::new()
-        .manifest_path("Cargo.toml")
-        .no_deps()
-        .exec()
-        .unwrap()
+    MetadataCommand::new().manifest_path("Cargo.toml").no_deps().exec().unwrap()
 }
 
 /// Names of a package's dependencies, those of its tests left out.
