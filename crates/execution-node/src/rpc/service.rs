@@ -79,11 +79,8 @@ where
         }
     }
 
-    fn notification<'a>(
-        &self,
-        notification: Notification<'a>,
-    ) -> impl Future<Output = MethodResponse> + Send + 'a {
-        self.inner.notification(notification)
+    fn notification<'a>(&self, _: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        std::future::ready(MethodResponse::error(Id::Null, no_id()))
     }
 }
 
@@ -163,6 +160,14 @@ where
 /// The WebSocket connection a call came by; calls by HTTP are bounded by their request.
 fn connection_of(extensions: &Extensions) -> Option<Arc<Connection>> {
     extensions.get::<Arc<Connection>>().filter(|connection| connection.is_websocket()).cloned()
+}
+
+/// A request without an id asks for no answer, and no method here does anything else. But a request whose id the
+/// dispatcher does not know (negative, fractional, too large) looks the same, and its sender waits.
+fn no_id() -> ErrorObject<'static> {
+    let text = "request was not executed: it has no id, or one that is neither a string nor a whole number from 0 to \
+                2^64 - 1";
+    ErrorObject::borrowed(-32600, text, None)
 }
 
 /// As geth says it.

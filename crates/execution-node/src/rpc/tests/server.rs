@@ -38,6 +38,21 @@ async fn garbage_gets_an_error_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
+async fn a_request_whose_id_cannot_be_echoed_is_told_so() {
+    let node = Node::start().await;
+    let mut http = node.http().await;
+    for id in [json!(-1), json!(1.5), json!(1e30), json!(true), json!({})] {
+        let reply = http.post(&json!({"jsonrpc": "2.0", "id": id, "method": "eth_chainId"})).await.json();
+        assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::Null, &json!(-32600)), "{id}");
+        assert!(
+            reply["error"]["message"].as_str().unwrap().starts_with("request was not executed"),
+            "{reply}"
+        );
+    }
+    assert_eq!(node.links.metrics.requests("eth_chainId", "ok"), 0);
+}
+
+#[tokio::test]
 async fn unknown_methods_and_wrong_parameters_have_their_codes() {
     let node = Node::start().await;
     let mut http = node.http().await;
