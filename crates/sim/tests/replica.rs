@@ -345,16 +345,14 @@ fn a_peer_that_never_proves_what_it_sends_costs_bounded_memory_and_time() {
     let chain = lab.chain(200);
     let head = lab.commit_qc(&chain[199].0, &OTHERS);
     lab.receive(1, ConsensusMessage::CommitQc(head));
-    let mut from_first = 0;
     let mut first = None;
-    for _ in 0..200 {
+    for from_first in 0..200 {
         lab.pass(110);
         let (id, peer, request) = lab.fetch().expect("it goes on asking");
         let FetchRequest::Finalized { from, .. } = request else { panic!("{request:?}") };
         if *first.get_or_insert(peer) != peer {
             return assert!(from_first <= 64, "{from_first} answers of one peer");
         }
-        from_first += 1;
         let block = &chain[from.get() as usize - 1].0;
         lab.fetched(id, vec![Lab::stored(block, None)], None);
         assert_eq!(lab.me().unfinalized_len(), 0, "nothing unproven is stored");
