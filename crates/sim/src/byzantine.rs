@@ -3,11 +3,12 @@
 
 use crypto::SecretKey;
 use rand::Rng;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use types::vote::Signed;
 use types::{
-    B256, Commit, CommitVote, ConsensusMessage, Domain, Height, Justify, Prepare, PrepareVote, Proposal,
-    ProposalVote, Qc, Signature, ValidatorIndex, View,
+    B256, Commit, CommitQc, CommitVote, ConsensusMessage, Domain, Height, Justify, Prepare, PrepareVote,
+    Proposal, ProposalVote, Qc, Signature, Timeout, TimeoutVote, ValidatorIndex, View,
 };
 
 /// How a validator misbehaves.
@@ -29,10 +30,18 @@ pub enum Behaviour {
     Spammer,
     /// Proposes blocks with a wrong state hash.
     InvalidPayloadLeader,
+    /// Proposes blocks on which every executor fails without a verdict.
+    PoisonLeader,
+    /// Proposes late and to some only, with whatever it has heard meanwhile.
+    LateProposer,
+    /// Shows a certificate to one node at a time, and lends its votes to whoever gives a view up.
+    Hoarder,
+    /// Runs twice: two honest programs with one key and separate disks.
+    Twins,
 }
 
 /// All of them.
-pub const BEHAVIOURS: [Behaviour; 8] = [
+pub const BEHAVIOURS: [Behaviour; 12] = [
     Behaviour::Equivocator,
     Behaviour::LateReleaser,
     Behaviour::Withholder,
@@ -41,6 +50,10 @@ pub const BEHAVIOURS: [Behaviour; 8] = [
     Behaviour::WrongLock,
     Behaviour::Spammer,
     Behaviour::InvalidPayloadLeader,
+    Behaviour::PoisonLeader,
+    Behaviour::LateProposer,
+    Behaviour::Hoarder,
+    Behaviour::Twins,
 ];
 
 /// A message to one node, after an extra delay in microseconds.
@@ -77,6 +90,18 @@ impl Byzantine {
             }
             Behaviour::Withholder if is_vote => straight(rng, 0.4, 0),
             Behaviour::Nuller if is_vote || matches!(message, ConsensusMessage::Proposal(..)) => Vec::new(),
+            Behaviour::LateProposer if matches!(message, ConsensusMessage::Proposal(..)) => {
+                let delay = rng.random_range(0..2_500_000);
+                straight(rng, 0.6, delay)
+            }
+            // Votes and certificates stay with it; a proposal, and the certificate in it, goes to one node.
+            Behaviour::Hoarder => match message {
+                ConsensusMessage::Timeout(..) => straight(rng, 1.0, 0),
+                ConsensusMessage::Proposal(..) => {
+                    to.choose(rng).map(|to| (*to, message.clone(), 0)).into_iter().collect()
+                }
+                _ => straight(rng, 0.1, 0),
+            },
             Behaviour::Equivocator => self.equivocate(to, message),
             Behaviour::Spammer => {
                 let mut sent = straight(rng, 1.0, 0);
@@ -167,7 +192,8 @@ impl Byzantine {
             block_hash: B256::repeat_byte(rng.random()),
         };
         let forged = Signature(std::array::from_fn(|_| rng.random()));
-        match (rng.random_range(0..4), message) {
+        let signers = types::SignerSet::of(64, [self.index]);
+        match (rng.random_range(0..8), message) {
             (0, _) => ConsensusMessage::Prepare(epoch, Signed { signature: forged, ..self.sign(link) }),
             (1, _) => ConsensusMessage::Prepare(epoch, self.sign(link)),
             (2, ConsensusMessage::Proposal(_, proposal)) => {
@@ -179,10 +205,30 @@ impl Byzantine {
                 bad.signed = self.sign(ProposalVote { view, block_hash });
                 ConsensusMessage::Proposal(epoch, Box::new(bad))
             }
-            _ => {
-                let signers = types::SignerSet::of(64, [self.index]);
-                ConsensusMessage::Qc(Qc { epoch, vote: link, signers, signature: forged })
+            (3, ConsensusMessage::Timeout(_, timeout)) => {
+                let mut bad = timeout.clone();
+                bad.signed.statement.last_prepared_view = View::ZERO;
+                if rng.random() {
+                    bad.signed = self.sign(bad.signed.statement);
+                }
+                ConsensusMessage::Timeout(epoch, bad)
             }
+            (4, ConsensusMessage::Timeout(_, timeout)) => {
+                let view = View::new(timeout.signed.statement.view.get() + rng.random_range(1..1_000));
+                let signed = self.sign(TimeoutVote { view, ..timeout.signed.statement });
+                ConsensusMessage::Timeout(epoch, Timeout { signed, high_qc: timeout.high_qc.clone() })
+            }
+            (5, ConsensusMessage::Tc(tc)) => {
+                let mut bad = tc.clone();
+                bad.view = View::new(bad.view.get() + rng.random_range(1..100));
+                ConsensusMessage::Tc(bad)
+            }
+            (6, ConsensusMessage::Commit(_, commit)) => {
+                let vote =
+                    CommitVote { block_hash: B256::repeat_byte(rng.random()), ..commit.signed.statement };
+                ConsensusMessage::CommitQc(CommitQc { epoch, vote, signers, signature: forged })
+            }
+            _ => ConsensusMessage::Qc(Qc { epoch, vote: link, signers, signature: forged }),
         }
     }
 }

@@ -20,7 +20,12 @@ pub struct SimExecutor {
     pub alive: bool,
     /// Computes wrong state hashes for what it builds.
     pub lies: bool,
+    /// Builds payloads on which every executor fails.
+    pub poisons: bool,
 }
+
+/// What a payload starts with that no executor can judge.
+const POISON: &[u8] = b"poison";
 
 impl SimExecutor {
     /// An executor at genesis.
@@ -31,6 +36,7 @@ impl SimExecutor {
             stamps: BTreeMap::new(),
             alive: true,
             lies: false,
+            poisons: false,
         }
     }
 
@@ -71,6 +77,7 @@ impl SimExecutor {
         if height.next() != request.height {
             return Err(EngineError::Illegal(format!("height {} on parent {height}", request.height)));
         }
+        let payload = if self.poisons { [POISON, &payload].concat() } else { payload };
         let commitment = payload_root(&payload);
         let state_hash = if self.lies { B256::repeat_byte(0xee) } else { execute(state, commitment) };
         Ok(BuiltPayload {
@@ -98,6 +105,9 @@ impl SimExecutor {
                 Some((known, state_hash)) if *known == hash => Ok(valid(*state_hash)),
                 _ => Err(EngineError::Illegal(format!("another block is final at height {}", header.height))),
             };
+        }
+        if block.payload.starts_with(POISON) {
+            return Err(EngineError::Internal("cannot say whether this is valid".into()));
         }
         let path_is_known = self.descends(&header.parent_hash);
         let Some((_, state)) = self.state_of(&header.parent_hash).filter(|_| path_is_known) else {

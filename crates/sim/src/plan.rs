@@ -70,6 +70,15 @@ impl Plan {
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let stakes = STAKES.choose(&mut rng).expect("the list is not empty").to_vec();
+        Self::draw(seed, rng, stakes)
+    }
+
+    /// The run of a seed with a given set.
+    pub fn with_stakes(seed: u64, stakes: &[u128]) -> Self {
+        Self::draw(seed, ChaCha8Rng::seed_from_u64(seed), stakes.to_vec())
+    }
+
+    fn draw(seed: u64, mut rng: ChaCha8Rng, stakes: Vec<u128>) -> Self {
         let often =
             |rng: &mut ChaCha8Rng, choices: &[u64]| *choices.choose(rng).expect("the list is not empty");
         let slowest = often(&mut rng, &[2_000, 20_000, 90_000]);

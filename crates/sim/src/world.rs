@@ -65,6 +65,8 @@ pub fn run(plan: &Plan) -> Result<Report, Box<Failure>> {
 
 #[derive(Debug)]
 struct Node {
+    /// The validator it is; a number outside the set for followers.
+    who: usize,
     replica: Option<Replica>,
     disk: SimDisk,
     executor: SimExecutor,
@@ -142,7 +144,9 @@ impl World {
         });
         let set = ValidatorSet::simulated(Epoch::ZERO, validators.collect(), QuorumRule::default());
         let set = Arc::new(set.expect("plans hold valid stakes"));
-        let count = plan.stakes.len() + plan.followers;
+        let twins = plan.byzantine.iter().filter(|(_, behaviour)| *behaviour == Behaviour::Twins);
+        let twins: Vec<usize> = twins.map(|(node, _)| *node).collect();
+        let count = plan.stakes.len() + plan.followers + twins.len();
         let mut world = Self {
             rng,
             now_us: 0,
@@ -165,7 +169,9 @@ impl World {
         };
         for index in 0..count {
             let skew_ms = world.draw_skew();
+            let twin = index.checked_sub(world.plan.stakes.len() + world.plan.followers);
             world.nodes.push(Node {
+                who: twin.map_or(index, |twin| twins[twin]),
                 replica: None,
                 disk: SimDisk::default(),
                 executor: SimExecutor::new(world.genesis_hash()),
@@ -206,8 +212,21 @@ impl World {
         for (node, behaviour) in self.plan.byzantine.clone() {
             let (index, key) = (ValidatorIndex::new(node as u32), SecretKey::simulated(node as u64));
             self.nodes[node].executor.lies = behaviour == Behaviour::InvalidPayloadLeader;
-            self.nodes[node].byzantine = Some(Byzantine::new(behaviour, index, key, domain));
+            self.nodes[node].executor.poisons = behaviour == Behaviour::PoisonLeader;
+            for place in self.places_of(node) {
+                let liar = Byzantine::new(behaviour, index, key.clone(), domain);
+                self.nodes[place].byzantine = Some(liar);
+            }
         }
+    }
+
+    /// The nodes that are a validator: one, or two.
+    fn places_of(&self, validator: usize) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].who == validator).collect()
+    }
+
+    fn index_of(&self, node: usize) -> ValidatorIndex {
+        ValidatorIndex::new(self.nodes[node].who as u32)
     }
 
     fn is_honest(&self, node: usize) -> bool {
@@ -224,6 +243,10 @@ impl World {
         self.nodes[node].replica.as_ref()
     }
 
+    fn is_validator(&self, node: usize) -> bool {
+        self.nodes[node].who < self.plan.stakes.len()
+    }
+
     fn genesis_hash(&self) -> B256 {
         B256::repeat_byte(0x11)
     }
@@ -237,7 +260,7 @@ impl World {
             validators: self.set.clone(),
             timing: Timing { delta_ms: 100, work_ms: 50, ..Timing::default() },
             limits: PayloadLimits { bytes: 1 << 20, gas: 30_000_000, objects: u64::MAX },
-            key: (node < self.plan.stakes.len()).then(|| SecretKey::simulated(node as u64)),
+            key: self.is_validator(node).then(|| SecretKey::simulated(self.nodes[node].who as u64)),
             fee_recipient: Address::ZERO,
         }
     }
@@ -299,7 +322,7 @@ impl World {
             }
             What::Deliver { from, to, message } => {
                 self.provoke(to, &message);
-                let from = ValidatorIndex::new(from as u32);
+                let from = self.index_of(from);
                 self.handle(to, Input::Message { from, message: (*message).clone() })?;
             }
             What::Reply { node, life, executor_life, reply } => {
@@ -398,7 +421,8 @@ impl World {
         let (life, executor_life) = (self.nodes[node].life, self.nodes[node].executor_life);
         match request {
             Request::Fetch { id, peer, request } => {
-                let to = peer.get() as usize;
+                let places = self.places_of(peer.get() as usize);
+                let to = *places.choose(&mut self.rng).expect("every validator is somewhere");
                 match self.link_delay(node, to) {
                     Some(delay) => {
                         self.schedule(delay, What::FetchAsked { from: node, life, id, to, request })
@@ -491,12 +515,13 @@ impl World {
     }
 
     fn outbound(&mut self, node: usize, effect: Outbound) -> Result<(), String> {
-        let index = ValidatorIndex::new(node as u32);
+        let index = self.index_of(node);
         match effect {
             Outbound::Send(to, message) => self.send(node, index, &[to.get() as usize], message),
             Outbound::Broadcast(message) => {
                 // Votes and proposals go to validators only.
-                let others: Vec<usize> = (0..self.plan.stakes.len()).filter(|other| *other != node).collect();
+                let own = self.nodes[node].who;
+                let others: Vec<usize> = (0..self.plan.stakes.len()).filter(|other| *other != own).collect();
                 self.send(node, index, &others, message)
             }
             Outbound::Finalize(choice) => {
@@ -534,19 +559,20 @@ impl World {
         to: &[usize],
         message: ConsensusMessage,
     ) -> Result<(), String> {
-        if node >= self.plan.stakes.len() {
+        let to: Vec<usize> = to.iter().flat_map(|validator| self.places_of(*validator)).collect();
+        if !self.is_validator(node) {
             // The mesh refuses messages of nodes outside the set.
             return Ok(());
         }
         if let Some(liar) = &mut self.nodes[node].byzantine {
-            let sent = liar.twist(to, &message, &mut self.rng);
+            let sent = liar.twist(&to, &message, &mut self.rng);
             self.send_lies(node, sent);
             return Ok(());
         }
         durable_before_sent(&self.nodes[node].disk, index, &message)?;
         self.nothing_slashable.sent(index, &message)?;
         let message = Arc::new(message);
-        for to in to.iter().copied() {
+        for to in to {
             let copies =
                 1 + usize::from(self.faults && self.rng.random_ratio(self.plan.duplicate_permille, 1000));
             for _ in 0..copies {
@@ -701,7 +727,7 @@ impl World {
         self.schedule(delay, What::Fault(Fault::Restart(node)));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             if self.linked.remove(&pair(node, other)) {
-                self.handle(other, Input::Disconnected(ValidatorIndex::new(node as u32)))?;
+                self.handle(other, Input::Disconnected(self.index_of(node)))?;
             }
         }
         Ok(())
@@ -733,8 +759,8 @@ impl World {
         {
             return Ok(());
         }
-        self.handle(a, Input::Connected(ValidatorIndex::new(b as u32)))?;
-        self.handle(b, Input::Connected(ValidatorIndex::new(a as u32)))
+        self.handle(a, Input::Connected(self.index_of(b)))?;
+        self.handle(b, Input::Connected(self.index_of(a)))
     }
 
     fn executor_dies(&mut self) -> Result<(), String> {
@@ -796,11 +822,10 @@ impl World {
     fn reconnect(&mut self) -> Result<(), String> {
         let links: Vec<_> = self.linked.iter().copied().collect();
         if let Some((a, b)) = links.choose(&mut self.rng).copied() {
-            let index = |node: usize| ValidatorIndex::new(node as u32);
             if self.rng.random() {
-                self.handle(a, Input::Disconnected(index(b)))?;
+                self.handle(a, Input::Disconnected(self.index_of(b)))?;
             }
-            self.handle(a, Input::Connected(index(b)))?;
+            self.handle(a, Input::Connected(self.index_of(b)))?;
         }
         self.again(self.plan.reconnect_every_ms, Fault::Reconnect);
         Ok(())

@@ -28,6 +28,15 @@ fn networks_with_random_faults_stay_safe_and_recover() {
 }
 
 #[test]
+fn larger_networks_with_random_faults_stay_safe_and_recover() {
+    let uneven: Vec<u128> = (1..=13).map(|i| i * i).collect();
+    for seed in 0..4 {
+        check(&Plan::with_stakes(seed, &uneven));
+    }
+    check(&Plan::with_stakes(1, &[1; 31]));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [3, 77] {
         let plan = Plan::from_seed(seed);

@@ -346,12 +346,12 @@ fn a_peer_that_never_proves_what_it_sends_costs_bounded_memory_and_time() {
     let head = lab.commit_qc(&chain[199].0, &OTHERS);
     lab.receive(1, ConsensusMessage::CommitQc(head));
     let mut first = None;
-    for from_first in 0..200 {
+    for answers in 0..200 {
         lab.pass(110);
         let (id, peer, request) = lab.fetch().expect("it goes on asking");
         let FetchRequest::Finalized { from, .. } = request else { panic!("{request:?}") };
         if *first.get_or_insert(peer) != peer {
-            return assert!(from_first <= 64, "{from_first} answers of one peer");
+            return assert!(answers <= 64, "{answers} answers of one peer");
         }
         let block = &chain[from.get() as usize - 1].0;
         lab.fetched(id, vec![Lab::stored(block, None)], None);
