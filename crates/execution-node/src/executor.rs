@@ -40,6 +40,8 @@ pub(crate) struct ExecutorShared {
     pub poison: Mutex<Option<String>>,
     /// Told when `poison` is set.
     pub poisoned: tokio::sync::Notify,
+    /// Blocks that are final, newest first, while the pool has not taken their transactions out yet.
+    cleaning: Mutex<Vec<Arc<Node>>>,
 }
 
 /// Executes engine calls.
@@ -110,6 +112,7 @@ impl ExecutorShared {
             tree: Mutex::new(BlockTree::new(root)),
             poison: Mutex::new(None),
             poisoned: tokio::sync::Notify::new(),
+            cleaning: Mutex::new(Vec::new()),
         }
     }
 
@@ -135,11 +138,13 @@ impl ExecutorShared {
 
     /// Whether the pool has something for a block on top of `parent_hash`.
     pub fn has_transactions(&self, parent_hash: &B256) -> Result<bool, EngineError> {
-        let path = self.tree.lock().path(parent_hash).ok_or(EngineError::UnknownBlock(*parent_hash))?;
+        let mut path = self.tree.lock().path(parent_hash).ok_or(EngineError::UnknownBlock(*parent_hash))?;
         let parent = match path.first() {
             Some(node) => node.block.record.clone(),
             None => self.chain.head().record.clone(),
         };
+        // What became final a moment ago may still be in the pool; it is not includable for that.
+        path.extend(self.cleaning.lock().iter().cloned());
         let base_fee = self.chain.rules().next_base_fee(parent.height, parent.gas_used, parent.base_fee);
         let mut selection = Selection::new(base_fee);
         let first = self.chain.pool().select(&mut selection, 1, |sender| nonce_above(&path, sender));
@@ -260,6 +265,7 @@ impl Executor {
                 Move::Forward => tree.path(&forkchoice.finalized).unwrap_or_default(),
             }
         };
+        *self.shared.cleaning.lock() = path.clone();
         let mut cleanup = Cleanup::default();
         for node in path.into_iter().rev() {
             cleanup.abandoned.extend(self.finalize(&node)?);
@@ -277,6 +283,7 @@ impl Executor {
             let next_base_fee = chain.rules().next_base_fee(record.height, record.gas_used, record.base_fee);
             chain.pool().advance(record.height, next_base_fee, &account_states(&node.diff));
         }
+        self.shared.cleaning.lock().clear();
         let abandoned = cleanup.abandoned.iter().flat_map(|node| node.block.transactions.iter().cloned());
         let abandoned: Vec<RecoveredTx> = abandoned.collect();
         if !abandoned.is_empty() {
