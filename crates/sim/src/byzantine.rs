@@ -5,6 +5,7 @@ use crypto::SecretKey;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
 use types::vote::Signed;
 use types::{
     B256, Commit, CommitQc, CommitVote, ConsensusMessage, Domain, Height, Justify, Prepare, PrepareVote,
@@ -68,13 +69,15 @@ pub struct Byzantine {
     key: SecretKey,
     domain: Domain,
     /// The second block of a view, by view.
-    twins: std::collections::BTreeMap<View, B256>,
+    twins: BTreeMap<View, B256>,
+    /// What it committed without being asked: once each, or several liars would provoke each other without end.
+    committed: BTreeSet<(View, B256)>,
 }
 
 impl Byzantine {
     /// A liar with the key of a validator.
     pub fn new(behaviour: Behaviour, index: ValidatorIndex, key: SecretKey, domain: Domain) -> Self {
-        Self { behaviour, index, key, domain, twins: Default::default() }
+        Self { behaviour, index, key, domain, twins: BTreeMap::new(), committed: BTreeSet::new() }
     }
 
     /// What it really sends when its replica sends `message` to `to`.
@@ -135,8 +138,11 @@ impl Byzantine {
                 };
                 ConsensusMessage::Prepare(*epoch, self.sign(link))
             }
-            ConsensusMessage::Qc(qc) => self.commit(qc),
-            ConsensusMessage::Commit(_, commit) => self.commit(&commit.qc),
+            ConsensusMessage::Qc(qc) | ConsensusMessage::Commit(_, Commit { qc, .. })
+                if self.committed.insert((qc.view(), qc.vote.block_hash)) =>
+            {
+                self.commit(qc)
+            }
             _ => return Vec::new(),
         };
         others.iter().map(|to| (*to, answer.clone(), rng.random_range(0..3_000_000))).collect()

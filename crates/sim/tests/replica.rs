@@ -189,8 +189,8 @@ fn an_old_timeout_is_answered_once_per_view_and_pause() {
 #[test]
 fn an_executor_that_chokes_on_a_block_still_serves_all_others() {
     let mut lab = Lab::new();
-    lab.chokes_on = Some(b"poison".to_vec());
-    let poison = lab.block(1, None, None, b"poison");
+    lab.chokes_on = Some(b"chokes".to_vec());
+    let poison = lab.block(1, None, None, b"chokes");
     lab.propose(&poison);
     lab.pass(2_000);
     assert!(lab.timed_out().contains(&view(1)), "the executor lives, so the view is given up");
