@@ -378,7 +378,7 @@ impl<'a> Simulation<'a> {
 fn halt_reason(reason: &HaltReason) -> String {
     match reason {
         HaltReason::OutOfGas(_) => "out of gas".into(),
-        HaltReason::OpcodeNotFound => "invalid opcode".into(),
+        HaltReason::OpcodeNotFound | HaltReason::NotActivated => "invalid opcode".into(),
         HaltReason::InvalidFEOpcode => "invalid opcode: INVALID".into(),
         HaltReason::InvalidJump => "invalid jump destination".into(),
         HaltReason::StackUnderflow => "stack underflow".into(),
