@@ -1,7 +1,7 @@
 // The same transactions on Tandem and on anvil: receipts, state, calls and refusals compared. See ../README.md.
 import { parseArgs } from 'node:util';
 import { suite } from '../lib/checks.mjs';
-import { allBlocks, blockFaults, environmentFaults, logFilterFaults, tips } from './lib/blocks.mjs';
+import { allBlocks, blockFaults, environmentFaults, historyFaults, logFilterFaults, tips } from './lib/blocks.mjs';
 import { callDifferences } from './lib/calls.mjs';
 import { cases } from './lib/cases.mjs';
 import { Chain } from './lib/chain.mjs';
@@ -214,6 +214,11 @@ const chain = await allBlocks(tandem);
 await check('blocks: links, gas, blooms, order of receipts and logs, base fees', async () =>
   none(blockFaults(chain), `${chain.length} blocks`),
 );
+
+await check('nonces and balances at every past height follow from the blocks', async () => {
+  const addresses = [FUNDER, REFUSED, OTHER].map((index) => accounts[index].address);
+  return none(await historyFaults(tandem, chain, addresses), `${chain.length * addresses.length} of each`);
+});
 
 await check('the fee recipient has all tips and nothing else', async () => {
   const { number, miner } = chain[chain.length - 1].block;

@@ -91,6 +91,35 @@ export const tips = (chain) =>
     )
     .reduce((sum, one) => sum + one, 0n);
 
+/** Nonces and balances at every height, of accounts that only send and never receive, from what they sent. */
+export async function historyFaults(tandem, chain, addresses) {
+  const faults = [];
+  const at = (method, one) =>
+    tandem.results(
+      method,
+      chain.map(({ block }) => [one, { blockHash: block.hash, requireCanonical: true }]),
+    );
+  for (const one of addresses) {
+    const [nonces, balances] = await Promise.all(
+      ['eth_getTransactionCount', 'eth_getBalance'].map((method) => at(method, one)),
+    );
+    let [nonce, balance] = [0n, BigInt(balances[0])];
+    chain.forEach(({ block, receipts }, number) => {
+      block.transactions.forEach((tx, index) => {
+        if (tx.from !== one) return;
+        const { gasUsed, effectiveGasPrice, status } = receipts[index];
+        nonce += 1n;
+        balance -= BigInt(gasUsed) * BigInt(effectiveGasPrice) + (status === '0x1' ? BigInt(tx.value) : 0n);
+      });
+      if (BigInt(nonces[number]) !== nonce)
+        faults.push(`nonce of ${one} at ${number} is ${nonces[number]}, not ${nonce}`);
+      if (BigInt(balances[number]) !== balance)
+        faults.push(`balance of ${one} at ${number} is ${balances[number]}, not ${balance}`);
+    });
+  }
+  return faults;
+}
+
 /** Code that logs the environment of its block, one word each. */
 export const ENVIRONMENT = [
   'NUMBER',
