@@ -33,19 +33,21 @@ export class Chain {
   }
 
   /** Answers to many calls of one method, in order. */
-  async many(method, paramLists) {
+  async many(method, paramLists, size = BATCH_CALLS) {
     const answers = [];
-    for (let from = 0; from < paramLists.length; from += BATCH_CALLS) {
-      const part = paramLists.slice(from, from + BATCH_CALLS);
+    for (let from = 0; from < paramLists.length; from += size) {
+      const part = paramLists.slice(from, from + size);
       const batch = part.map((params, id) => ({ jsonrpc: '2.0', id, method, params }));
-      const byId = new Map((await this.post(batch)).map((answer) => [answer.id, answer]));
+      const answer = await this.post(batch);
+      if (!Array.isArray(answer)) throw new Error(`${this.name} ${method}: ${JSON.stringify(answer).slice(0, 300)}`);
+      const byId = new Map(answer.map((one) => [one.id, one]));
       answers.push(...part.map((_, id) => byId.get(id)));
     }
     return answers;
   }
 
-  async results(method, paramLists) {
-    const answers = await this.many(method, paramLists);
+  async results(method, paramLists, size = BATCH_CALLS) {
+    const answers = await this.many(method, paramLists, size);
     const failed = answers.find((answer) => !answer || answer.error);
     if (failed) throw new Error(`${this.name} ${method}: ${JSON.stringify(failed)}`);
     return answers.map((answer) => answer.result);
