@@ -162,6 +162,22 @@ fn a_commit_locks_and_later_links_must_not_start_below_the_lock() {
     assert!(signer.prepare(view(3), link((1, B1), 3, 2, B2), Some(&qc), Some(&tc)).is_ok());
 }
 
+/// E3: a prepare locks on the certificate it starts at, also one that nobody else may know.
+#[test]
+fn a_prepare_locks_on_its_source_so_that_no_later_link_surrounds_it() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let qc = network.qc(&[0, 1, 2].map(|i| forged(&network, i, link((0, GENESIS), 1, 1, B1)))).unwrap();
+    let mut signer = network.signer(3);
+    signer.enter(view(2), None);
+    signer.prepare(view(2), link((1, B1), 2, 2, B2), Some(&qc), None).unwrap();
+    assert_eq!(signer.lock_view(), view(1));
+    let others = [0, 1, 2].map(|i| network.signer(i).timeout(view(2), TimeoutReason::Expired).unwrap());
+    let tc = network.tc(view(2), others.to_vec());
+    signer.enter(view(3), Some(tc.clone()));
+    let below = signer.prepare(view(3), link((0, GENESIS), 3, 1, B2), None, Some(&tc));
+    assert_eq!(below, Err(Refusal::BelowLock { from: View::ZERO, lock: view(1) }));
+}
+
 #[test]
 fn skipped_views_need_the_timeout_certificate_of_the_last_one_and_its_highest_certificate() {
     let network = Network::new(&[1, 1, 1]);
@@ -182,6 +198,13 @@ fn skipped_views_need_the_timeout_certificate_of_the_last_one_and_its_highest_ce
     assert_eq!(
         signer.prepare(view(3), target, None, Some(&tc)),
         Err(Refusal::BelowTimeoutCertificate { from: View::ZERO, reported: view(1) })
+    );
+    // A certificate of an earlier view proves nothing about the views after it.
+    let old = [0, 1].map(|i| network.signer(i).timeout(view(1), TimeoutReason::Expired).unwrap());
+    let stale = network.tc(view(1), old.to_vec());
+    assert_eq!(
+        signer.prepare(view(3), link((1, B1), 3, 2, B2), Some(&qc1), Some(&stale)),
+        Err(Refusal::SkipsViews { from: view(1), to: view(3) })
     );
     assert!(signer.prepare(view(3), link((1, B1), 3, 2, B2), Some(&qc1), Some(&tc)).is_ok());
 }

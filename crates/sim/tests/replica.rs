@@ -5,6 +5,7 @@ mod lab;
 
 use consensus::{EngineReply, Input, Outbound, Request, StartError};
 use lab::{GENESIS, Lab, ME, OTHERS, index, view};
+use sim::disk::CrashPoint;
 use types::{B256, CommitVote, ConsensusMessage, Epoch, FetchRequest, FetchResponse, Height, View};
 
 // Voting.
@@ -312,6 +313,31 @@ fn an_executor_with_another_final_block_is_an_alarm_below_at_and_above_the_own_h
         lab.receive(1, ConsensusMessage::CommitQc(commit));
         assert_eq!(lab.alarms(), 1, "at height {at}");
     }
+}
+
+// The disk.
+
+/// E4 after a crash: a certificate with the own signature must never be on disk without the vote (ADR 5).
+#[test]
+fn power_lost_at_any_write_leaves_no_certificate_without_the_own_vote_in_it() {
+    let mut certificates = 0;
+    let points = [CrashPoint::Before, CrashPoint::After(1), CrashPoint::After(2), CrashPoint::Complete];
+    for (spared, point) in (0..12).flat_map(|spared| points.map(|point| (spared, point))) {
+        let mut lab = Lab::of(&[1], Some(0));
+        (lab.disk.crash, lab.disk.spared) = (Some(point), spared);
+        lab.pass(20_000);
+        assert!(lab.replica.is_none(), "power goes at the latest at write {spared}");
+        let recovered = lab.disk.recover();
+        if let Some(commit) = recovered.commit {
+            let own = recovered.sign_state.and_then(|state| state.last_commit);
+            assert!(
+                own.is_some_and(|own| own.statement.view >= commit.vote.view),
+                "{point:?} after {spared}"
+            );
+            certificates += 1;
+        }
+    }
+    assert!(certificates > 0);
 }
 
 // Catching up.

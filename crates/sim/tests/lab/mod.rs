@@ -160,7 +160,9 @@ impl Lab {
                     None => self.asked.push(request),
                 }
             }
-            for outbound in ready.persist(&mut self.disk).unwrap() {
+            // Power went: what was not written is gone, and so is the replica.
+            let Ok(released) = ready.persist(&mut self.disk) else { return self.replica = None };
+            for outbound in released {
                 if let Outbound::Finalize(choice) = &outbound
                     && self.answers
                 {
@@ -196,7 +198,7 @@ impl Lab {
     /// Lets time pass, with a tick at every deadline.
     pub fn pass(&mut self, ms: u64) {
         let end = self.now.mono_ms + ms;
-        loop {
+        while self.replica.is_some() {
             let next = self.me().deadline().min(end).max(self.now.mono_ms + 1);
             let step = next - self.now.mono_ms;
             self.now = Now { mono_ms: next, wall_ms: self.now.wall_ms + step };
