@@ -97,7 +97,7 @@ impl Plan {
             one_way_permille: often(&mut rng, &[0, 500]) as u32,
             slow_every_ms: often(&mut rng, &[0, 0, 3_000]),
             reconnect_every_ms: often(&mut rng, &[0, 1_000]),
-            executor_restart_permille: often(&mut rng, &[0, 0, 3, 30]) as u32,
+            executor_restart_permille: often(&mut rng, &[0, 0, 3, 30, 300]) as u32,
             short_answer_permille: often(&mut rng, &[0, 300, 1_000]) as u32,
             clock_jump_every_ms: often(&mut rng, &[0, 0, 5_000]),
             clock_skew_ms: often(&mut rng, &[0, 50, 3_000]),

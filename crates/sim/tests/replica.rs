@@ -118,6 +118,115 @@ fn a_validator_far_behind_votes_on_the_proposal_that_shows_it_the_current_view()
     assert_eq!(lab.prepared(), [Lab::link(last)]);
 }
 
+/// Leaves a certificate its names and takes their signatures.
+fn forge(signature: &mut types::Signature, lab: &Lab) {
+    let vote = CommitVote { view: view(77), height: Height::new(77), block_hash: GENESIS };
+    *signature = lab.sign(0, vote).signature;
+}
+
+#[test]
+fn a_certificate_is_verified_wherever_it_comes_in() {
+    type Way = fn(&mut Lab, &types::Block, &types::Qc);
+    let ways: [(&str, Way); 8] = [
+        ("prepare certificate", |lab, _, qc| {
+            let mut qc = qc.clone();
+            forge(&mut qc.signature, lab);
+            lab.receive(1, ConsensusMessage::Qc(qc));
+        }),
+        ("timeout certificate", |lab, _, _| {
+            let mut tc = lab.tc(1, &OTHERS, None, 0);
+            forge(&mut tc.signature, lab);
+            lab.receive(1, ConsensusMessage::Tc(tc));
+        }),
+        ("commit certificate", |lab, block, _| {
+            let mut commit = lab.commit_qc(block, &OTHERS);
+            forge(&mut commit.signature, lab);
+            lab.receive(1, ConsensusMessage::CommitQc(commit));
+        }),
+        ("prepare certificate in a timeout", |lab, _, qc| {
+            let mut qc = qc.clone();
+            forge(&mut qc.signature, lab);
+            let timeout = lab.timeout(1, 2, Some(&qc));
+            lab.receive(1, timeout);
+        }),
+        ("prepare certificate in a commit", |lab, block, qc| {
+            let mut qc = qc.clone();
+            forge(&mut qc.signature, lab);
+            let signed = lab.sign(1, Lab::commit_vote(block));
+            lab.receive(1, ConsensusMessage::Commit(Epoch::ZERO, types::Commit { signed, qc }));
+        }),
+        ("timeout certificate in a header", |lab, _, _| {
+            let mut tc = lab.tc(1, &OTHERS, None, 0);
+            forge(&mut tc.signature, lab);
+            let block = lab.block(2, None, Some(tc), b"skips");
+            lab.propose(&block);
+        }),
+        ("commit certificate in a header", |lab, block, qc| {
+            let mut commit = lab.commit_qc(block, &OTHERS);
+            forge(&mut commit.signature, lab);
+            let mut next = lab.block(2, Some(qc), None, b"next");
+            next.header.last_commit = Some(commit);
+            lab.propose(&next);
+        }),
+        ("commit certificate in a fetched range", |lab, block, _| {
+            let mut bad = lab.commit_qc(block, &OTHERS);
+            forge(&mut bad.signature, lab);
+            // A head of view 0, so that the view stays.
+            let head = CommitVote { view: View::ZERO, ..Lab::commit_vote(&lab.chain(3)[2].0) };
+            let head = lab.commit_qc_of(head, &OTHERS);
+            lab.receive(1, ConsensusMessage::CommitQc(head));
+            lab.pass(60);
+            let (id, peer, _) = lab.fetch().expect("three blocks are missing");
+            lab.fetched(id, vec![Lab::stored(block, Some(bad))], None);
+            assert_eq!(lab.me().unfinalized_len(), 0, "nothing proves it");
+            // Whoever sends it is not accused of a certificate it may have been given; of a head it is.
+            let mut head = lab.commit_qc(block, &OTHERS);
+            forge(&mut head.signature, lab);
+            lab.pass(110);
+            let (id, again, _) = lab.fetch().expect("it asks on");
+            assert_eq!(again, peer, "its run waits for a proof");
+            lab.fetched(id, Vec::new(), Some(head));
+        }),
+    ];
+    for (way, send) in ways {
+        let mut lab = Lab::new();
+        let (block, qc) = lab.chain(1).remove(0);
+        send(&mut lab, &block, &qc);
+        assert_eq!(lab.accused().len(), 1, "{way}");
+        assert_eq!((lab.me().view(), lab.height()), (view(1), 0), "{way}");
+        assert!(lab.me().sign_state().high_qc.is_none() && lab.prepared().is_empty(), "{way}");
+    }
+}
+
+#[test]
+fn a_proposal_counts_only_from_its_proposer_and_with_its_signature() {
+    let mut lab = Lab::new();
+    let block = lab.block(1, None, None, b"1");
+    let proposer = lab.proposer(1);
+    let other = OTHERS.into_iter().find(|other| *other != proposer).unwrap();
+    let ConsensusMessage::Proposal(epoch, proposal) = lab.proposal(&block) else { unreachable!() };
+    let vote = proposal.signed.statement;
+    let mut unsigned = proposal.clone();
+    unsigned.signed.signature = lab.sign(other, vote).signature;
+    lab.receive(proposer, ConsensusMessage::Proposal(epoch, unsigned));
+    assert_eq!(lab.accused(), [proposer]);
+    // Another validator's block, in its own name and in the proposer's.
+    let mut own = proposal.clone();
+    own.signed = lab.sign(other, vote);
+    lab.receive(other, ConsensusMessage::Proposal(epoch, own));
+    lab.receive(other, ConsensusMessage::Proposal(epoch, proposal.clone()));
+    let mut stolen = block.clone();
+    stolen.header.proposer = index(other);
+    lab.receive(proposer, {
+        let vote = types::ProposalVote { view: view(1), block_hash: stolen.header.hash() };
+        let signed = lab.sign(proposer, vote);
+        let proposal = types::Proposal { signed, block: stolen, again: None };
+        ConsensusMessage::Proposal(epoch, Box::new(proposal))
+    });
+    assert_eq!(lab.accused(), [proposer, other, other, proposer]);
+    assert!(lab.prepared().is_empty());
+}
+
 // Bounds.
 
 #[test]
