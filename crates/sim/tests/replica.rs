@@ -449,6 +449,29 @@ fn power_lost_at_any_write_leaves_no_certificate_without_the_own_vote_in_it() {
     assert!(certificates > 0);
 }
 
+#[test]
+fn an_own_block_whose_proposal_was_never_signed_on_disk_gets_no_vote() {
+    let mut lab = Lab::leading();
+    let tc = lab.tc(1, &OTHERS, None, 0);
+    lab.disk.crash = Some(CrashPoint::After(1));
+    lab.receive(1, ConsensusMessage::Tc(tc.clone()));
+    lab.pass(2_000);
+    assert!(lab.replica.is_none(), "power goes between the block and the sign-state");
+    lab.start().unwrap();
+    assert!(lab.disk.sign_state().is_none() && lab.me().unfinalized_len() == 1);
+    lab.receive(1, ConsensusMessage::Tc(tc));
+    lab.pass(300);
+    let proposed: Vec<_> = lab
+        .messages()
+        .filter_map(|message| match message {
+            ConsensusMessage::Proposal(_, proposal) => Some(proposal.signed.statement.block_hash),
+            _ => None,
+        })
+        .collect();
+    let voted: Vec<_> = lab.prepared().iter().map(|vote| vote.block_hash).collect();
+    assert_eq!((proposed.len(), &voted), (1, &proposed));
+}
+
 // Catching up.
 
 #[test]

@@ -351,7 +351,10 @@ impl Replica {
         }
         for (hash, block) in &blocks {
             let view = block.header.view;
-            if self.in_window(view) && (self.tree.contains(hash) || self.tree.insert(*hash, block.clone())) {
+            if self.in_window(view)
+                && (self.tree.contains(hash) || self.tree.insert(*hash, block.clone()))
+                && self.was_proposed(view, hash, block)
+            {
                 self.proposed.entry(view).or_insert(*hash);
             }
         }
@@ -369,6 +372,12 @@ impl Replica {
         if let Some(vote) = commit.filter(|vote| self.in_window(vote.statement.view)) {
             self.count_commit(now, vote);
         }
+    }
+
+    /// Whether a stored block's proposer signed it: of an own block whose sign-state did not reach the disk nobody heard.
+    fn was_proposed(&self, view: View, hash: &B256, block: &types::Block) -> bool {
+        Some(block.header.proposer) != self.index()
+            || self.safety.state().last_proposal.is_some_and(|(last, own)| last > view || own == *hash)
     }
 
     // Getters.
