@@ -194,6 +194,14 @@ impl VerifyingKey {
         Self(Verifying::Simulated(key))
     }
 
+    /// Checks another key of the same sort: simulated ones make simulated ones, real ones make real ones.
+    pub fn checked_like(&self, key: PublicKey) -> Result<Self, BlsError> {
+        match &self.0 {
+            Verifying::Bls(_) => Self::try_from(key),
+            Verifying::Simulated(_) => Ok(Self::simulated(key)),
+        }
+    }
+
     /// The compressed key.
     pub fn to_bytes(&self) -> PublicKey {
         match &self.0 {

@@ -150,6 +150,7 @@ fn header(timestamp_ms: u64) -> Header {
         proposer: ValidatorIndex::new(0),
         fee_recipient: Address::ZERO,
         validator_set_id: B256::ZERO,
+        next_validator_set_id: B256::ZERO,
         payload_commitment: B256::ZERO,
         state_hash: B256::ZERO,
         receipts_hash: B256::ZERO,

@@ -32,6 +32,9 @@ pub struct Header {
     pub fee_recipient: Address,
     /// The set that votes on it.
     pub validator_set_id: B256,
+    /// The set that votes in the next epoch, fixed before this epoch began: who trusts this header's set learns whom
+    /// to trust next.
+    pub next_validator_set_id: B256,
     /// Merkle root over the payload's 1 KiB leaves.
     pub payload_commitment: B256,
     /// Digest of the whole state after the block.

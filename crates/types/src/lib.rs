@@ -7,6 +7,7 @@
 pub mod block;
 pub mod certificate;
 pub mod engine;
+pub mod epoch;
 pub mod genesis;
 pub mod id;
 pub mod limits;
@@ -18,6 +19,7 @@ pub use alloy_primitives::{Address, B256, Bytes, U256};
 pub use block::{Block, Checkpoint, Header, Justify, SystemInputs};
 pub use certificate::{CertificateError, CommitQc, Qc, Tc, TimeoutGroup};
 pub use crypto::{Domain, PublicKey, Signature, SignatureKind};
+pub use epoch::{EpochInfo, EpochSchedule};
 pub use genesis::{Genesis, GenesisError};
 pub use id::{Epoch, Height, LaneId, Stake, ValidatorIndex, View};
 pub use message::{

@@ -114,6 +114,17 @@ impl ValidatorSet {
         Self::with_keys(epoch, validators, rule, |key| Ok(VerifyingKey::simulated(key)))
     }
 
+    /// The set of another epoch of the same chain: same quorum rule, and keys that are in both are not checked anew.
+    pub fn successor(&self, epoch: Epoch, validators: Vec<Validator>) -> Result<Self, ValidatorSetError> {
+        let known: std::collections::BTreeMap<_, _> =
+            self.validators.iter().map(|v| v.public_key).zip(&self.keys).collect();
+        let check = |key: PublicKey| match known.get(&key) {
+            Some(checked) => Ok(**checked),
+            None => self.keys[0].checked_like(key),
+        };
+        Self::with_keys(epoch, validators, self.rule, check)
+    }
+
     fn with_keys(
         epoch: Epoch,
         validators: Vec<Validator>,
@@ -353,6 +364,19 @@ mod tests {
         for (index, expected) in [(0, 4000), (1, 1000), (2, 1000), (3, 2000)] {
             assert!(drawn[index].abs_diff(expected) < expected / 6, "{drawn:?}");
         }
+    }
+
+    #[test]
+    fn a_successor_keeps_rule_and_keys_and_is_checked_like_any_set() {
+        let first = set(&[4, 1, 1]);
+        let mut members = first.validators.clone();
+        members.swap(0, 2);
+        let next = first.successor(Epoch::new(1), members.clone()).expect("a valid set");
+        assert_eq!(next, ValidatorSet::new(Epoch::new(1), members.clone(), first.rule).expect("a valid set"));
+        assert_ne!(next.id(), first.id());
+        members[0].public_key = PublicKey([7; 48]);
+        assert!(matches!(first.successor(Epoch::new(1), members), Err(ValidatorSetError::BadKey { .. })));
+        assert_eq!(first.successor(Epoch::new(1), Vec::new()), Err(ValidatorSetError::Empty));
     }
 
     #[test]

@@ -142,14 +142,22 @@ fn header() -> impl Strategy<Value = Header> {
         qc().prop_map(Justify::Prepare),
     ];
     let numbers = (any::<[u64; 3]>(), epoch(), view(), any::<u32>(), height());
-    let hashes = prop::array::uniform7(b256());
+    let hashes = prop::array::uniform8(b256());
     let rest =
         (any::<[u8; 20]>(), signature(), justify, prop::option::of(tc()), prop::option::of(commit_qc()));
     (numbers, hashes, rest).prop_map(
         |(([chain_id, timestamp_ms, start], epoch, view, proposer, height), hashes, rest)| {
             let (fee_recipient, randao_reveal, justify, timeout, last_commit) = rest;
-            let [parent_hash, validator_set_id, payload_commitment, state_hash, receipts_hash, root, inputs] =
-                hashes;
+            let [
+                parent_hash,
+                validator_set_id,
+                next,
+                payload_commitment,
+                state_hash,
+                receipts_hash,
+                root,
+                inputs,
+            ] = hashes;
             Header {
                 chain_id,
                 epoch,
@@ -161,6 +169,7 @@ fn header() -> impl Strategy<Value = Header> {
                 proposer: ValidatorIndex::new(proposer),
                 fee_recipient: Address::from(fee_recipient),
                 validator_set_id,
+                next_validator_set_id: next,
                 payload_commitment,
                 state_hash,
                 receipts_hash,

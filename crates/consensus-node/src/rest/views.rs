@@ -42,6 +42,7 @@ pub(super) fn header(hash: B256, header: &Header, payload_bytes: usize, standing
         "proposer": header.proposer,
         "fee_recipient": header.fee_recipient,
         "validator_set_id": header.validator_set_id,
+        "next_validator_set_id": header.next_validator_set_id,
         "payload_commitment": header.payload_commitment,
         "payload_bytes": payload_bytes,
         "state_hash": header.state_hash,

@@ -246,6 +246,7 @@ impl Replica {
             proposer: self.proposer(view),
             fee_recipient: self.settings.fee_recipient,
             validator_set_id: self.set.id(),
+            next_validator_set_id: self.next_set.id(),
             payload_commitment,
             state_hash,
             receipts_hash,

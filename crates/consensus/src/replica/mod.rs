@@ -225,6 +225,8 @@ pub enum StartError {
 pub struct Replica {
     settings: Settings,
     set: Arc<ValidatorSet>,
+    /// The set of the next epoch.
+    next_set: Arc<ValidatorSet>,
     domain: Domain,
     safety: Safety,
     tree: BlockTree,
@@ -269,6 +271,9 @@ impl Replica {
         now: Now,
     ) -> Result<Self, StartError> {
         let set = settings.validators.clone();
+        let members = set.validators().to_vec();
+        let next_set =
+            Arc::new(set.successor(set.epoch().next(), members).expect("the members of a set make a set"));
         let genesis = Root {
             height: Height::ZERO,
             hash: settings.genesis_hash,
@@ -329,6 +334,7 @@ impl Replica {
             sign_state_changed: false,
             ready: Ready::default(),
             settings,
+            next_set,
             set,
             domain,
             safety,

@@ -97,6 +97,7 @@ impl Replica {
         expect("chain id", header.chain_id == self.settings.chain_id)?;
         expect("epoch", header.epoch == self.epoch() && header.epoch_start_height == FIRST_HEIGHT)?;
         expect("validator set", header.validator_set_id == self.set.id())?;
+        expect("next validator set", header.next_validator_set_id == self.next_set.id())?;
         expect("proposer", header.proposer == self.proposer(header.view))?;
         expect("checkpoint", header.checkpoint == Checkpoint::default())?;
         expect("payload size", block.payload.len() as u64 <= self.settings.limits.bytes)?;

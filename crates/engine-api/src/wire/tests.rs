@@ -63,6 +63,7 @@ prop_compose! {
             proposer: ValidatorIndex::new(proposer),
             fee_recipient: Address::ZERO,
             validator_set_id: hashes[1],
+            next_validator_set_id: hashes[0],
             payload_commitment: hashes[2],
             state_hash: hashes[3],
             receipts_hash: hashes[4],

@@ -158,6 +158,7 @@ pub(super) fn proposed(request: &PayloadRequest, built: BuiltPayload) -> Propose
         proposer: request.proposer,
         fee_recipient: request.fee_recipient,
         validator_set_id: B256::ZERO,
+        next_validator_set_id: B256::ZERO,
         payload_commitment: built.commitment,
         state_hash: built.state_hash,
         receipts_hash: built.receipts_hash,

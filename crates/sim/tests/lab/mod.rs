@@ -257,6 +257,11 @@ impl Lab {
             proposer: index(proposer),
             fee_recipient: Address::ZERO,
             validator_set_id: self.set.id(),
+            next_validator_set_id: self
+                .set
+                .successor(Epoch::new(1), self.set.validators().to_vec())
+                .unwrap()
+                .id(),
             payload_commitment: built.commitment,
             state_hash: built.state_hash,
             receipts_hash: built.receipts_hash,

@@ -173,6 +173,7 @@ pub fn header(view: u64, justify: Justify, timeout: Option<Tc>, last_commit: Opt
         proposer: ValidatorIndex::new(2),
         fee_recipient: Address::repeat_byte(0xfe),
         validator_set_id: four().id(),
+        next_validator_set_id: B256::repeat_byte(0x4e),
         payload_commitment: crypto::merkle::payload_root(b"payload"),
         state_hash: B256::repeat_byte(0x51),
         receipts_hash: B256::repeat_byte(0x52),
@@ -358,6 +359,7 @@ pub fn header_layout(header: &Header) -> Layout {
         .u32("proposer", header.proposer.get())
         .raw("fee_recipient", header.fee_recipient)
         .raw("validator_set_id", header.validator_set_id)
+        .raw("next_validator_set_id", header.next_validator_set_id)
         .raw("payload_commitment", header.payload_commitment)
         .raw("state_hash", header.state_hash)
         .raw("receipts_hash", header.receipts_hash)
