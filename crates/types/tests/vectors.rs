@@ -259,7 +259,7 @@ fn longer(bytes: &[u8]) -> Vec<u8> {
 fn refused_blocks() -> Vec<Value> {
     let first = encode(&headers()[0].1);
     // Fixed fields up to the justification; block.md gives the offsets.
-    let justify_at = 368;
+    let justify_at = 400;
     assert_eq!(first.len(), justify_at + 1 + 1 + 1 + 32);
     let inputs = encode(&full_system_inputs());
     let last = inputs.len() - 1;
