@@ -185,28 +185,38 @@ impl Tc {
     }
 
     fn check_shape(&self, set: &ValidatorSet) -> Result<(), CertificateError> {
-        if self.groups.len() > TIMEOUT_GROUPS_MAX.min(set.len()) {
-            return Err(CertificateError::BadGroups("more groups than validators"));
-        }
-        let statements: Vec<_> = self.groups.iter().map(|g| g.statement(self.view)).collect();
-        if !statements.windows(2).all(|pair| pair[0] < pair[1]) {
-            return Err(CertificateError::BadGroups("not in strictly ascending order"));
-        }
-        let mut everyone = SignerSet::empty(set.len());
-        for group in &self.groups {
-            if !group.signers.fits(set.len()) {
-                return Err(CertificateError::BadBitmap { validators: set.len() });
-            }
-            if group.signers.count() == 0 || group.signers.intersects(&everyone) {
-                return Err(CertificateError::BadGroups("empty or overlapping"));
-            }
-            if group.high_qc_view > self.view || group.last_prepared_view > self.view {
-                return Err(CertificateError::BadGroups("reports a view above the one given up"));
-            }
-            group.signers.iter().for_each(|i| everyone.insert(i));
-        }
+        let everyone = check_groups(set, self.view, &self.groups)?;
         check_signers(set, self.epoch, &everyone)
     }
+}
+
+/// Checks the groups of one view's timeouts and returns all their signers.
+pub(crate) fn check_groups(
+    set: &ValidatorSet,
+    view: View,
+    groups: &[TimeoutGroup],
+) -> Result<SignerSet, CertificateError> {
+    if groups.len() > TIMEOUT_GROUPS_MAX.min(set.len()) {
+        return Err(CertificateError::BadGroups("more groups than validators"));
+    }
+    let statements: Vec<_> = groups.iter().map(|g| g.statement(view)).collect();
+    if !statements.windows(2).all(|pair| pair[0] < pair[1]) {
+        return Err(CertificateError::BadGroups("not in strictly ascending order"));
+    }
+    let mut everyone = SignerSet::empty(set.len());
+    for group in groups {
+        if !group.signers.fits(set.len()) {
+            return Err(CertificateError::BadBitmap { validators: set.len() });
+        }
+        if group.signers.count() == 0 || group.signers.intersects(&everyone) {
+            return Err(CertificateError::BadGroups("empty or overlapping"));
+        }
+        if group.high_qc_view > view || group.last_prepared_view > view {
+            return Err(CertificateError::BadGroups("reports a view above the one given up"));
+        }
+        group.signers.iter().for_each(|i| everyone.insert(i));
+    }
+    Ok(everyone)
 }
 
 fn check_signers(set: &ValidatorSet, epoch: Epoch, signers: &SignerSet) -> Result<(), CertificateError> {

@@ -8,6 +8,7 @@ pub mod block;
 pub mod certificate;
 pub mod engine;
 pub mod epoch;
+pub mod evidence;
 pub mod genesis;
 pub mod id;
 pub mod limits;
@@ -20,6 +21,7 @@ pub use block::{Block, Checkpoint, Header, Justify, SystemInputs};
 pub use certificate::{CertificateError, CommitQc, Qc, Tc, TimeoutGroup};
 pub use crypto::{Domain, PublicKey, Signature, SignatureKind};
 pub use epoch::{EpochInfo, EpochSchedule};
+pub use evidence::{Claim, Evidence, EvidenceError, Offence, Witness};
 pub use genesis::{Genesis, GenesisError};
 pub use id::{Epoch, Height, LaneId, Stake, ValidatorIndex, View};
 pub use message::{

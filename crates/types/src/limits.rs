@@ -18,6 +18,18 @@ pub const HEADER_BYTES_MAX: usize = 512 << 10;
 /// Encoded system inputs in bytes.
 pub const SYSTEM_INPUTS_BYTES_MAX: usize = 256 << 10;
 
+/// One piece of evidence in bytes: room for a timeout certificate of 1,024 validators in 170 groups.
+pub const EVIDENCE_BYTES_MAX: usize = 32 << 10;
+
+/// All evidence in one block, in bytes of its items.
+pub const EVIDENCE_BLOCK_BYTES_MAX: usize = 2 * EVIDENCE_BYTES_MAX;
+
+/// Pieces of evidence in one block.
+pub const EVIDENCE_PER_BLOCK_MAX: usize = 8;
+
+/// Epochs back from a block's own for which it may hold evidence.
+pub const EVIDENCE_EPOCHS_MAX: u64 = 4;
+
 /// One consensus message or one fetched block on the wire, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 2 * HEADER_BYTES_MAX + SYSTEM_INPUTS_BYTES_MAX;
 
@@ -31,4 +43,5 @@ pub const FETCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (1 << 20);
 pub const TIMEOUT_GROUPS_MAX: usize = VALIDATORS_MAX;
 
 const _: () = assert!(FETCH_BYTES_MAX > MESSAGE_BYTES_MAX);
+const _: () = assert!(EVIDENCE_BLOCK_BYTES_MAX * 2 <= SYSTEM_INPUTS_BYTES_MAX);
 const _: () = assert!(TOTAL_STAKE_MAX.leading_zeros() >= 7);
