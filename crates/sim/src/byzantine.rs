@@ -65,6 +65,8 @@ pub type Sent = (usize, ConsensusMessage, u64);
 pub struct Byzantine {
     /// What it does.
     pub behaviour: Behaviour,
+    /// How often it did what no honest validator does.
+    pub acts: u64,
     index: ValidatorIndex,
     key: SecretKey,
     domain: Domain,
@@ -77,23 +79,24 @@ pub struct Byzantine {
 impl Byzantine {
     /// A liar with the key of a validator.
     pub fn new(behaviour: Behaviour, index: ValidatorIndex, key: SecretKey, domain: Domain) -> Self {
-        Self { behaviour, index, key, domain, twins: BTreeMap::new(), committed: BTreeSet::new() }
+        Self { behaviour, acts: 0, index, key, domain, twins: BTreeMap::new(), committed: BTreeSet::new() }
     }
 
     /// What it really sends when its replica sends `message` to `to`.
     pub fn twist(&mut self, to: &[usize], message: &ConsensusMessage, rng: &mut ChaCha8Rng) -> Vec<Sent> {
         let is_vote = matches!(message, ConsensusMessage::Prepare(..) | ConsensusMessage::Commit(..));
+        let is_proposal = matches!(message, ConsensusMessage::Proposal(..));
         let straight = |rng: &mut ChaCha8Rng, keep: f64, delay: u64| -> Vec<Sent> {
             to.iter().filter(|_| rng.random_bool(keep)).map(|to| (*to, message.clone(), delay)).collect()
         };
-        match self.behaviour {
+        let sent = match self.behaviour {
             Behaviour::LateReleaser if is_vote => {
                 let delay = rng.random_range(0..4_000_000);
                 straight(rng, 1.0, delay)
             }
             Behaviour::Withholder if is_vote => straight(rng, 0.4, 0),
-            Behaviour::Nuller if is_vote || matches!(message, ConsensusMessage::Proposal(..)) => Vec::new(),
-            Behaviour::LateProposer if matches!(message, ConsensusMessage::Proposal(..)) => {
+            Behaviour::Nuller if is_vote || is_proposal => Vec::new(),
+            Behaviour::LateProposer if is_proposal => {
                 let delay = rng.random_range(0..2_500_000);
                 straight(rng, 0.6, delay)
             }
@@ -112,6 +115,27 @@ impl Byzantine {
                 sent
             }
             _ => straight(rng, 1.0, 0),
+        };
+        self.acts += u64::from(self.misbehaved(to, message, &sent));
+        sent
+    }
+
+    /// Whether what it sent in place of `message` is more than bad luck: what its trade is about. Amnesia and twins
+    /// are counted by the world, which sees them.
+    fn misbehaved(&self, to: &[usize], message: &ConsensusMessage, sent: &[Sent]) -> bool {
+        let late = || sent.iter().any(|(_, _, delay)| *delay > 500_000);
+        match (self.behaviour, message) {
+            (Behaviour::LateReleaser | Behaviour::LateProposer, _) => late(),
+            (Behaviour::Withholder | Behaviour::Nuller | Behaviour::Hoarder, _) => sent.len() < to.len(),
+            (Behaviour::Equivocator, _) => sent.windows(2).any(|pair| pair[0].1 != pair[1].1),
+            (Behaviour::Spammer, _) => sent.len() > to.len(),
+            (Behaviour::InvalidPayloadLeader, ConsensusMessage::Proposal(_, proposal)) => {
+                proposal.block.header.state_hash == crate::executor::WRONG_STATE
+            }
+            (Behaviour::PoisonLeader, ConsensusMessage::Proposal(_, proposal)) => {
+                proposal.block.payload.starts_with(crate::executor::POISON)
+            }
+            _ => false,
         }
     }
 
@@ -145,6 +169,7 @@ impl Byzantine {
             }
             _ => return Vec::new(),
         };
+        self.acts += 1;
         others.iter().map(|to| (*to, answer.clone(), rng.random_range(0..3_000_000))).collect()
     }
 

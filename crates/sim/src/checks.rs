@@ -1,8 +1,7 @@
 //! One checker per property. A violation is a message; the world stops at the first.
 
-use crate::disk::SimDisk;
 use crate::executor::SimExecutor;
-use consensus::Audit;
+use consensus::{Audit, SignState};
 use std::collections::BTreeMap;
 use types::{B256, ConsensusMessage, Height, ValidatorIndex, View};
 
@@ -50,11 +49,11 @@ impl NothingSlashable {
 
 /// Whatever is sent is covered by the sign-state on disk (C-7).
 pub fn durable_before_sent(
-    disk: &SimDisk,
+    durable: Option<&SignState>,
     by: ValidatorIndex,
     message: &ConsensusMessage,
 ) -> Result<(), String> {
-    let Some(state) = disk.sign_state() else {
+    let Some(state) = durable else {
         return match message {
             ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => Ok(()),
             _ => Err(format!("validator {by} sent a {} before any sign-state was durable", message.kind())),
@@ -101,4 +100,26 @@ pub fn executed_before_final(
         Some(durable) if durable == hash => Ok(()),
         other => Err(format!("node {node} says {hash} is final at {height}, its executor holds {other:?}")),
     }
+}
+
+/// A start finds a sign-state that restrains at least as much as the one that was called durable (C-7.5).
+pub fn nothing_forgotten(claimed: Option<&SignState>, found: Option<&SignState>) -> Result<(), String> {
+    let Some(claimed) = claimed else { return Ok(()) };
+    let Some(found) = found else { return Err("FORGOTTEN: the whole sign-state".into()) };
+    let restraints = |state: &SignState| {
+        [
+            state.view,
+            state.last_proposal.map_or(View::ZERO, |(view, _)| view),
+            state.last_prepare.as_ref().map_or(View::ZERO, |vote| vote.statement.target_view),
+            state.last_commit.as_ref().map_or(View::ZERO, |vote| vote.statement.view),
+            state.last_timeout.as_ref().map_or(View::ZERO, |timeout| timeout.signed.statement.view),
+            state.lock.as_ref().map_or(View::ZERO, |qc| qc.view()),
+            state.high_qc.as_ref().map_or(View::ZERO, |qc| qc.view()),
+        ]
+    };
+    let less = restraints(found).iter().zip(restraints(claimed)).any(|(found, claimed)| *found < claimed);
+    if found.epoch < claimed.epoch || (found.epoch == claimed.epoch && less) {
+        return Err(format!("FORGOTTEN: {found:?} is less than {claimed:?}"));
+    }
+    Ok(())
 }

@@ -17,7 +17,7 @@ pub enum CrashPoint {
 }
 
 /// The disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SimDisk {
     sign_state: Option<SignState>,
     blocks: BTreeMap<B256, Arc<Block>>,

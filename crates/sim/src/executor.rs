@@ -25,7 +25,9 @@ pub struct SimExecutor {
 }
 
 /// What a payload starts with that no executor can judge.
-const POISON: &[u8] = b"poison";
+pub(crate) const POISON: &[u8] = b"poison";
+/// The state hash of an executor that lies.
+pub(crate) const WRONG_STATE: B256 = B256::repeat_byte(0xee);
 
 impl SimExecutor {
     /// An executor at genesis.
@@ -79,7 +81,7 @@ impl SimExecutor {
         }
         let payload = if self.poisons { [POISON, &payload].concat() } else { payload };
         let commitment = payload_root(&payload);
-        let state_hash = if self.lies { B256::repeat_byte(0xee) } else { execute(state, commitment) };
+        let state_hash = if self.lies { WRONG_STATE } else { execute(state, commitment) };
         Ok(BuiltPayload {
             transactions: u32::from(!payload.is_empty()),
             payload,

@@ -1,7 +1,7 @@
 //! A deterministic simulator: the real [`consensus::Replica`] of every validator, one thread, one seed. Networks,
 //! disks, executors and clocks are simulated; the same seed gives the same run, byte for byte.
 //!
-//! It never sleeps, never reads a clock and never touches a file. A [`Plan`] says what goes wrong; [`World`] runs it;
+//! It never sleeps, never reads a clock, and touches files only in runs on real journals. A [`Plan`] says what goes wrong; [`World`] runs it;
 //! [`checks`] holds one checker per property:
 //! - one chain: no two nodes finalize different blocks at a height (C-5.1);
 //! - honest nodes never sign a slashable pair (C-8);
@@ -11,10 +11,16 @@
 
 pub mod byzantine;
 pub mod checks;
+pub mod coverage;
 pub mod disk;
 pub mod executor;
+mod faults;
+mod narrate;
 pub mod plan;
+pub mod storage;
+mod watch;
 pub mod world;
 
+pub use coverage::Coverage;
 pub use plan::Plan;
-pub use world::{Report, World, run};
+pub use world::{Failure, Report, World, run, run_logged};

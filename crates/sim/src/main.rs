@@ -1,56 +1,157 @@
 //! `cargo run --release -p sim -- --seed N`: one run, or `--seeds COUNT` of them.
 
 use clap::Parser;
-use sim::{Plan, run};
+use sim::{Coverage, Plan, run, run_logged};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Runs simulated networks. Exit code 0 when every property held, 1 with the failing seed and its event log.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  sim --seed 42            one run, its plan and report\n  sim --seeds 2000         seeds 0 to 1999\n  sim --seed 42 --log      one run with its event log"
+    after_help = "Examples:\n  sim --seed 42                  one run, its plan and report\n  sim --seed 42 --log            one run with its event log, one line per event\n  sim --seeds 2000 --jobs 2      seeds 0 to 1999 on two cores\n  sim --seed 10000 --minutes 60  an hour of seeds from 10000 on\n  sim --seeds 200 --journals     on real journals in files instead of simulated disks"
 )]
 struct Args {
     /// First seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// How many seeds, counting up from the first.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with_all = ["minutes", "forever"])]
     seeds: u64,
-    /// Print the event log of a failing run in full.
+    /// Run new seeds for this many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Run new seeds until one fails.
+    #[arg(long, conflicts_with = "minutes")]
+    forever: bool,
+    /// Networks run at the same time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: u64,
+    /// Consensus writes to real journals in files, with faults put into their bytes.
+    #[arg(long)]
+    journals: bool,
+    /// Print the event log in full.
     #[arg(long)]
     log: bool,
 }
 
+/// Lines of the log that a failing run among many shows.
+const TAIL_LINES: usize = 60;
+/// Pause between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// What all runs came to.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    heights: u64,
+    crashes: u64,
+    /// Slowest recovery and its seed.
+    slowest: (u64, u64),
+    coverage: Coverage,
+    failed: Option<u64>,
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
-    let (mut heights, mut crashes, mut slowest) = (0, 0, (0, 0));
-    for seed in args.seed..args.seed.saturating_add(args.seeds) {
-        let plan = Plan::from_seed(seed);
-        match run(&plan) {
-            Ok(report) => {
-                heights += report.height.get();
-                crashes += report.crashes;
-                slowest = slowest.max((report.recovery_ms, seed));
-                if args.seeds == 1 {
-                    println!("{plan:#?}\n{report:#?}");
-                } else if seed % 100 == 99 {
-                    println!("seed {seed}: {heights} heights, {crashes} crashes so far");
-                }
+    let alone = args.seeds == 1 && args.minutes.is_none() && !args.forever;
+    if alone { one(&args) } else { many(&args) }
+}
+
+fn plan(args: &Args, seed: u64) -> Plan {
+    Plan { journals: args.journals, ..Plan::from_seed(seed) }
+}
+
+fn again(args: &Args, seed: u64) -> String {
+    let journals = if args.journals { " --journals" } else { "" };
+    format!("again: cargo run --release -p sim -- --seed {seed}{journals} --log")
+}
+
+fn one(args: &Args) -> ExitCode {
+    let plan = plan(args, args.seed);
+    let (result, log) = run_logged(&plan);
+    if args.log {
+        log.iter().for_each(|line| println!("{line}"));
+    }
+    println!("{plan:#?}");
+    match result {
+        Ok(report) => {
+            println!("{report:#?}\nseed {} passed", args.seed);
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            if !args.log {
+                print_tail(&log);
             }
-            Err(failure) => {
-                let lines = if args.log { failure.log.len() } else { 60 };
-                let tail = failure.log.len().saturating_sub(lines);
-                failure.log[tail..].iter().for_each(|line| eprintln!("{line}"));
-                eprintln!("{plan:?}");
-                eprintln!("seed {seed} FAILED: {}", failure.what);
-                eprintln!("again: cargo run --release -p sim -- --seed {seed} --log");
-                return ExitCode::FAILURE;
-            }
+            eprintln!("seed {} FAILED: {what}\n{}", args.seed, again(args, args.seed));
+            ExitCode::FAILURE
         }
     }
-    println!(
-        "{} seeds passed: {heights} heights finalized, {crashes} crashes; slowest recovery {} ms (seed {})",
-        args.seeds, slowest.0, slowest.1
-    );
-    ExitCode::SUCCESS
+}
+
+fn print_tail(log: &[String]) {
+    log[log.len().saturating_sub(TAIL_LINES)..].iter().for_each(|line| eprintln!("{line}"));
+}
+
+fn many(args: &Args) -> ExitCode {
+    let started = Instant::now();
+    let ends = args.minutes.map(|minutes| started + Duration::from_secs(60 * minutes));
+    let count = if args.forever || ends.is_some() { u64::MAX } else { args.seeds };
+    let (next, sum, told) = (AtomicU64::new(0), Mutex::new(Sum::default()), Mutex::new(started));
+    let work = || loop {
+        let turn = next.fetch_add(1, Ordering::Relaxed);
+        let late = ends.is_some_and(|ends| Instant::now() >= ends);
+        if turn >= count || late || sum.lock().is_ok_and(|sum| sum.failed.is_some()) {
+            return;
+        }
+        let seed = args.seed.saturating_add(turn);
+        let outcome = run(&plan(args, seed));
+        let Ok(mut sum) = sum.lock() else { return };
+        match outcome {
+            Ok(report) => sum.add(seed, &report),
+            Err(failure) => {
+                print_tail(&failure.log);
+                eprintln!(
+                    "{:?}\nseed {seed} FAILED: {}\n{}",
+                    plan(args, seed),
+                    failure.what,
+                    again(args, seed)
+                );
+                sum.failed = Some(seed);
+            }
+        }
+        if let Ok(mut told) = told.lock()
+            && told.elapsed() >= PROGRESS
+        {
+            *told = Instant::now();
+            println!("{:>6} s: {}", started.elapsed().as_secs(), sum.line());
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs {
+            scope.spawn(work);
+        }
+    });
+    let Ok(sum) = sum.into_inner() else { return ExitCode::FAILURE };
+    println!("exercised: {}", sum.coverage);
+    println!("{} in {} s", sum.line(), started.elapsed().as_secs());
+    if sum.failed.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, report: &sim::Report) {
+        self.seeds += 1;
+        self.heights += report.height.get();
+        self.crashes += report.crashes;
+        self.slowest = self.slowest.max((report.recovery_ms, seed));
+        self.coverage.merge(&report.coverage);
+    }
+
+    fn line(&self) -> String {
+        let Self { seeds, heights, crashes, slowest: (slowest, seed), .. } = self;
+        format!(
+            "{seeds} seeds passed, {heights} heights final, {crashes} crashes, slowest recovery {slowest} ms (seed {seed})"
+        )
+    }
 }

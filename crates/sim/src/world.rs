@@ -2,9 +2,13 @@
 
 use crate::byzantine::{Behaviour, Byzantine, Sent};
 use crate::checks::{NothingSlashable, OneChain, durable_before_sent, executed_before_final};
-use crate::disk::{CrashPoint, SimDisk};
+use crate::coverage::Coverage;
 use crate::executor::SimExecutor;
+use crate::faults::Fault;
+use crate::narrate;
 use crate::plan::Plan;
+use crate::storage::{Frailty, Storage};
+use crate::watch::{Glimpse, Seen, proposed_link};
 use consensus::{EngineReply, Event, Input, Now, Outbound, Replica, Request, Settings};
 use crypto::{SecretKey, tagged_hash};
 use rand::Rng;
@@ -21,7 +25,9 @@ use types::{
 };
 
 /// Lines of the event log kept for a failure report.
-const LOG_LINES_MAX: usize = 4_000;
+const LOG_LINES_MAX: usize = 200_000;
+/// Messages kept to be delivered again.
+const HISTORY_MAX: usize = 400;
 const CHAIN_ID: u64 = 31337;
 /// Wall clock at the start of every run, in milliseconds since 1970.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -44,6 +50,8 @@ pub struct Report {
     pub events: u64,
     /// Crashes of nodes.
     pub crashes: u64,
+    /// What it exercised.
+    pub coverage: Coverage,
     /// Virtual milliseconds from the end of the faults until every node had finalized the asked heights.
     pub recovery_ms: u64,
 }
@@ -57,34 +65,72 @@ pub struct Failure {
     pub log: Vec<String>,
 }
 
-/// Runs a plan to its end.
+/// Runs a plan to its end. A failing run is run again with its log, which is the same run.
 pub fn run(plan: &Plan) -> Result<Report, Box<Failure>> {
+    World::new(plan.clone()).run().map_err(|_| Box::new(fail_again(plan)))
+}
+
+fn fail_again(plan: &Plan) -> Failure {
     let mut world = World::new(plan.clone());
-    world.run().map_err(|what| Box::new(Failure { what, log: world.log.iter().cloned().collect() }))
+    world.log = Some(VecDeque::new());
+    let what = match world.run() {
+        Err(what) => what,
+        Ok(_) => "NOT DETERMINISTIC: the run failed once and then passed".into(),
+    };
+    Failure { what, log: world.log.take().into_iter().flatten().collect() }
+}
+
+/// Runs a plan and keeps its event log.
+pub fn run_logged(plan: &Plan) -> (Result<Report, String>, Vec<String>) {
+    let mut world = World::new(plan.clone());
+    world.log = Some(VecDeque::new());
+    let result = world.run();
+    (result, world.log.take().into_iter().flatten().collect())
 }
 
 #[derive(Debug)]
-struct Node {
+pub(crate) struct Node {
     /// The validator it is; a number outside the set for followers.
-    who: usize,
-    replica: Option<Replica>,
-    disk: SimDisk,
-    executor: SimExecutor,
+    pub(crate) who: usize,
+    pub(crate) replica: Option<Replica>,
+    pub(crate) storage: Storage,
+    pub(crate) executor: SimExecutor,
     /// Rises with every crash; answers to an earlier life are dropped.
-    life: u64,
+    pub(crate) life: u64,
     /// Rises with every death of the executor.
-    executor_life: u64,
-    tick_at_us: u64,
-    skew_ms: i64,
+    pub(crate) executor_life: u64,
+    pub(crate) tick_at_us: u64,
+    pub(crate) skew_ms: i64,
     /// Its messages may be late by up to this much.
-    slow_us: u64,
-    byzantine: Option<Byzantine>,
+    pub(crate) slow_us: u64,
+    pub(crate) byzantine: Option<Byzantine>,
+    /// How its disk breaks promises; then its signatures may conflict.
+    pub(crate) frail: Option<Frailty>,
+    /// It refuses to start from its disk, until that is replaced.
+    pub(crate) refuses: bool,
+}
+
+/// A message on its way.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) message: ConsensusMessage,
+    /// The message in a line.
+    pub(crate) line: String,
+    digest: B256,
+}
+
+impl Letter {
+    fn new(message: ConsensusMessage) -> Arc<Self> {
+        let line = narrate::message(&message);
+        let digest = tagged_hash("tandem simulated message", &[&types::encode(&message)]);
+        Arc::new(Self { message, line, digest })
+    }
 }
 
 #[derive(Debug)]
-enum What {
+pub(crate) enum What {
     Tick { node: usize, life: u64 },
-    Deliver { from: usize, to: usize, message: Arc<ConsensusMessage> },
+    Deliver { from: usize, to: usize, letter: Arc<Letter> },
     Reply { node: usize, life: u64, executor_life: u64, reply: EngineReply },
     Call { node: usize, life: u64, executor_life: u64, request: Request },
     Finalize { node: usize, life: u64, executor_life: u64, choice: types::engine::Forkchoice },
@@ -93,44 +139,37 @@ enum What {
     Fault(Fault),
 }
 
-#[derive(Clone, Debug)]
-enum Fault {
-    Crash,
-    Restart(usize),
-    ExecutorDies,
-    ExecutorReturns { node: usize, forgetful: bool },
-    Partition,
-    Heal,
-    Slow,
-    Fast(usize),
-    Reconnect,
-    ClockJump,
-    End,
-}
-
 /// A simulated network.
 #[derive(Debug)]
 pub struct World {
-    plan: Plan,
-    rng: ChaCha8Rng,
-    now_us: u64,
+    pub(crate) plan: Plan,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) now_us: u64,
     sequence: u64,
     queue: BTreeMap<(u64, u64), What>,
     set: Arc<ValidatorSet>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Pairs of which the first cannot talk to the second.
-    cut: BTreeSet<(usize, usize)>,
+    pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Pairs with a connection; a silent partition leaves it standing.
-    linked: BTreeSet<(usize, usize)>,
-    faults: bool,
+    pub(crate) linked: BTreeSet<(usize, usize)>,
+    /// Pairs of which the first's messages to the second are late by up to this many microseconds.
+    pub(crate) slow_links: BTreeMap<(usize, usize), u64>,
+    /// Messages that may come again: from, to and what.
+    pub(crate) history: Vec<(usize, usize, Arc<Letter>)>,
+    pub(crate) faults: bool,
     one_chain: OneChain,
     nothing_slashable: NothingSlashable,
+    /// What liars signed, to count how often it conflicts.
+    lies: NothingSlashable,
     finalized: Vec<Height>,
     trace: B256,
-    log: VecDeque<String>,
+    log: Option<VecDeque<String>>,
     events: u64,
-    crashes: u64,
+    pub(crate) crashes: u64,
     same_instant: u64,
+    pub(crate) coverage: Coverage,
+    pub(crate) seen: Seen,
 }
 
 impl World {
@@ -155,25 +194,31 @@ impl World {
             nodes: Vec::new(),
             cut: BTreeSet::new(),
             linked: BTreeSet::new(),
+            slow_links: BTreeMap::new(),
+            history: Vec::new(),
             faults: true,
             one_chain: OneChain::default(),
             nothing_slashable: NothingSlashable::default(),
+            lies: NothingSlashable::default(),
             finalized: vec![Height::ZERO; count],
             trace: B256::ZERO,
-            log: VecDeque::new(),
+            log: None,
             events: 0,
             crashes: 0,
             same_instant: 0,
+            coverage: Coverage::default(),
+            seen: Seen::default(),
             set,
             plan,
         };
         for index in 0..count {
             let skew_ms = world.draw_skew();
+            let storage = world.new_storage(index);
             let twin = index.checked_sub(world.plan.stakes.len() + world.plan.followers);
             world.nodes.push(Node {
                 who: twin.map_or(index, |twin| twins[twin]),
                 replica: None,
-                disk: SimDisk::default(),
+                storage,
                 executor: SimExecutor::new(world.genesis_hash()),
                 life: 0,
                 executor_life: 0,
@@ -181,28 +226,29 @@ impl World {
                 skew_ms,
                 slow_us: 0,
                 byzantine: None,
+                frail: world.plan.frail.iter().find(|(node, _)| *node == index).map(|(_, how)| *how),
+                refuses: false,
             });
             let delay = world.rng.random_range(0..50_000);
             world.schedule(delay, What::Fault(Fault::Restart(index)));
         }
         world.corrupt();
-        for (every_ms, fault) in [
-            (world.plan.crash_every_ms, Fault::Crash),
-            (world.plan.executor_fault_every_ms, Fault::ExecutorDies),
-            (world.plan.partition_every_ms, Fault::Partition),
-            (world.plan.slow_every_ms, Fault::Slow),
-            (world.plan.reconnect_every_ms, Fault::Reconnect),
-            (world.plan.clock_jump_every_ms, Fault::ClockJump),
-        ] {
-            if every_ms > 0 {
-                world.schedule(every_ms * 1000, What::Fault(fault));
-            }
-        }
+        world.schedule_faults();
         world.schedule(world.plan.faults_ms * 1000, What::Fault(Fault::End));
         world
     }
 
-    fn draw_skew(&mut self) -> i64 {
+    /// Liars are on simulated disks always: what they do to them no journal allows.
+    fn new_storage(&mut self, node: usize) -> Storage {
+        let seed = self.plan.seed.wrapping_mul(1_000).wrapping_add(node as u64);
+        let lies = self.plan.byzantine.iter().any(|(liar, _)| *liar == node);
+        if !self.plan.journals || lies || node >= self.plan.stakes.len() + self.plan.followers {
+            return Storage::simulated(seed);
+        }
+        Storage::journal(seed, self.genesis_hash()).expect("the system has room for a directory")
+    }
+
+    pub(crate) fn draw_skew(&mut self) -> i64 {
         let skew = self.plan.clock_skew_ms as i64;
         if skew == 0 { 0 } else { self.rng.random_range(-skew..=skew) }
     }
@@ -221,16 +267,21 @@ impl World {
     }
 
     /// The nodes that are a validator: one, or two.
-    fn places_of(&self, validator: usize) -> Vec<usize> {
+    pub(crate) fn places_of(&self, validator: usize) -> Vec<usize> {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].who == validator).collect()
     }
 
-    fn index_of(&self, node: usize) -> ValidatorIndex {
+    pub(crate) fn index_of(&self, node: usize) -> ValidatorIndex {
         ValidatorIndex::new(self.nodes[node].who as u32)
     }
 
-    fn is_honest(&self, node: usize) -> bool {
+    pub(crate) fn is_honest(&self, node: usize) -> bool {
         self.nodes[node].byzantine.is_none()
+    }
+
+    /// Whether what a node signs must never conflict.
+    pub(crate) fn is_accountable(&self, node: usize) -> bool {
+        self.is_honest(node) && self.nodes[node].frail.is_none()
     }
 
     /// The executor of a node, for tests that make it lie or die.
@@ -247,11 +298,11 @@ impl World {
         self.nodes[node].who < self.plan.stakes.len()
     }
 
-    fn genesis_hash(&self) -> B256 {
+    pub(crate) fn genesis_hash(&self) -> B256 {
         B256::repeat_byte(0x11)
     }
 
-    fn settings(&self, node: usize) -> Settings {
+    pub(crate) fn settings(&self, node: usize) -> Settings {
         Settings {
             chain_id: CHAIN_ID,
             genesis_hash: self.genesis_hash(),
@@ -284,6 +335,7 @@ impl World {
                     views: views.unwrap_or(0),
                     events: self.events,
                     crashes: self.crashes,
+                    coverage: self.summary(),
                     recovery_ms: (self.now_us - healed_us) / 1000,
                 });
             }
@@ -320,10 +372,10 @@ impl World {
                     self.handle(node, Input::Tick)?;
                 }
             }
-            What::Deliver { from, to, message } => {
-                self.provoke(to, &message);
+            What::Deliver { from, to, letter } => {
+                self.provoke(to, &letter.message);
                 let from = self.index_of(from);
-                self.handle(to, Input::Message { from, message: (*message).clone() })?;
+                self.handle(to, Input::Message { from, message: letter.message.clone() })?;
             }
             What::Reply { node, life, executor_life, reply } => {
                 if self.nodes[node].life == life && self.nodes[node].executor_life == executor_life {
@@ -354,36 +406,50 @@ impl World {
     }
 
     fn note(&mut self, what: &What) {
-        let line = match what {
-            What::Deliver { from, to, message } => format!("{from} -> {to} {message:?}"),
-            other => format!("{other:?}"),
+        let line = narrate::event(what);
+        let digest = match what {
+            What::Deliver { letter, .. } => letter.digest,
+            _ => B256::ZERO,
         };
         self.trace = tagged_hash(
             "tandem trace",
-            &[self.trace.as_slice(), &self.now_us.to_le_bytes(), line.as_bytes()],
+            &[self.trace.as_slice(), &self.now_us.to_le_bytes(), digest.as_slice(), line.as_bytes()],
         );
-        let short: String = line.chars().take(260).collect();
-        self.log.push_back(format!("{:>10.3} {short}", self.now_us as f64 / 1000.0));
-        if self.log.len() > LOG_LINES_MAX {
-            self.log.pop_front();
+        self.tell(|| line);
+    }
+
+    /// A line of the log, when there is one.
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push_back(format!("{:>12.3} ms  {}", self.now_us as f64 / 1000.0, line()));
+            if log.len() > LOG_LINES_MAX {
+                log.pop_front();
+            }
         }
     }
 
-    fn schedule(&mut self, delay_us: u64, what: What) {
+    pub(crate) fn schedule(&mut self, delay_us: u64, what: What) {
         self.sequence += 1;
         self.queue.insert((self.now_us + delay_us, self.sequence), what);
     }
 
-    fn now(&self, node: usize) -> Now {
+    pub(crate) fn now(&self, node: usize) -> Now {
         let mono_ms = self.now_us / 1000;
         Now { mono_ms, wall_ms: (EPOCH_MS + mono_ms).saturating_add_signed(self.nodes[node].skew_ms) }
     }
 
     /// Gives a node an input and does what it says, in the order the shell of a real node does.
-    fn handle(&mut self, node: usize, input: Input) -> Result<(), String> {
+    pub(crate) fn handle(&mut self, node: usize, input: Input) -> Result<(), String> {
         let now = self.now(node);
         let Some(mut replica) = self.nodes[node].replica.take() else { return Ok(()) };
-        let mut ready = replica.handle(now, input, &self.nodes[node].disk).map_err(|e| e.to_string())?;
+        let (before, proposed) = (Glimpse::of(&replica), proposed_link(&input));
+        let mut ready = match replica.handle(now, input, &self.nodes[node].storage) {
+            Ok(ready) => ready,
+            // A damaged block may show up only when it is read.
+            Err(_) if self.nodes[node].frail.is_some() => return self.disk_fails(node),
+            Err(error) => return Err(error.to_string()),
+        };
+        self.watch(node, &before, proposed, &replica);
         for request in ready.take_requests() {
             self.start(node, request);
         }
@@ -394,7 +460,7 @@ impl World {
                 now.mono_ms
             ));
         }
-        match ready.persist(&mut self.nodes[node].disk) {
+        match ready.persist(&mut self.nodes[node].storage) {
             Ok(outbound) => {
                 self.nodes[node].replica = Some(replica);
                 for effect in outbound {
@@ -402,7 +468,7 @@ impl World {
                 }
                 self.set_tick(node, deadline);
             }
-            Err(_) => self.power_lost(node)?,
+            Err(_) => self.persist_failed(node)?,
         }
         Ok(())
     }
@@ -535,6 +601,7 @@ impl World {
                 if !self.is_honest(node) {
                     return Ok(());
                 }
+                self.tell(|| format!("n{node} FINAL h{height} {}", narrate::short(&block_hash)));
                 executed_before_final(&self.nodes[node].executor, node, height, block_hash)?;
                 self.one_chain.finalized(node, height, block_hash)?;
                 self.finalized[node] = self.finalized[node].max(height);
@@ -544,11 +611,26 @@ impl World {
                 Err(format!("ALARM at node {node}: {what}"))
             }
             Outbound::Event(Event::Misbehaviour { validator, what })
-                if self.is_honest(node) && self.is_honest(validator.get() as usize) =>
+                if self.is_honest(node) && self.is_accountable(validator.get() as usize) =>
             {
                 Err(format!("node {node} accuses the honest validator {validator}: {what}"))
             }
-            Outbound::Event(_) => Ok(()),
+            Outbound::Event(event) => {
+                self.tell(|| match event {
+                    Event::View { view, missed } => {
+                        let how =
+                            missed.map_or(String::new(), |who| format!(", {who} missed the one before"));
+                        format!("n{node} enters v{view}{how}")
+                    }
+                    Event::Misbehaviour { validator, what } => format!("n{node} accuses {validator}: {what}"),
+                    Event::Rejected { height, block_hash, reason } => {
+                        format!("n{node} rejects h{height} {}: {reason}", narrate::short(&block_hash))
+                    }
+                    Event::Alarm(what) => format!("n{node} ALARM {what}"),
+                    Event::Finalized { .. } => format!("n{node} finalized"),
+                });
+                Ok(())
+            }
         }
     }
 
@@ -569,26 +651,56 @@ impl World {
             self.send_lies(node, sent);
             return Ok(());
         }
-        durable_before_sent(&self.nodes[node].disk, index, &message)?;
-        self.nothing_slashable.sent(index, &message)?;
-        let message = Arc::new(message);
+        durable_before_sent(self.nodes[node].storage.claimed(), index, &message)?;
+        if self.is_accountable(node) {
+            self.nothing_slashable.sent(index, &message)?;
+        }
+        let letter = Letter::new(message);
+        self.tell(|| format!("n{node} sends {} to {to:?}", letter.line));
         for to in to {
             let copies =
                 1 + usize::from(self.faults && self.rng.random_ratio(self.plan.duplicate_permille, 1000));
             for _ in 0..copies {
-                if let Some(delay) = self.link_delay(node, to) {
-                    self.schedule(delay, What::Deliver { from: node, to, message: message.clone() });
-                }
+                self.transmit(node, to, &letter, 0);
             }
         }
         Ok(())
     }
 
+    /// Puts a message on a link, after an extra delay in microseconds.
+    pub(crate) fn transmit(&mut self, from: usize, to: usize, letter: &Arc<Letter>, extra_us: u64) {
+        self.remember(from, to, letter);
+        if let Some(delay) = self.link_delay(from, to) {
+            self.schedule(delay + extra_us, What::Deliver { from, to, letter: letter.clone() });
+        }
+    }
+
+    /// Keeps some messages of all times, to be delivered again.
+    fn remember(&mut self, from: usize, to: usize, letter: &Arc<Letter>) {
+        if self.plan.replay_every_ms == 0 {
+            return;
+        }
+        if self.history.len() < HISTORY_MAX {
+            self.history.push((from, to, letter.clone()));
+        } else if self.rng.random_ratio(1, 8) {
+            let place = self.rng.random_range(0..HISTORY_MAX);
+            self.history[place] = (from, to, letter.clone());
+        }
+    }
+
     fn send_lies(&mut self, node: usize, sent: Vec<Sent>) {
         for (to, message, extra) in sent {
-            if let Some(delay) = self.link_delay(node, to) {
-                self.schedule(delay + extra, What::Deliver { from: node, to, message: Arc::new(message) });
+            if self.lies.sent(self.index_of(node), &message).is_err() {
+                self.coverage.note("slashable pairs of liars");
+                if let Some(twin) =
+                    self.nodes[node].byzantine.as_mut().filter(|b| b.behaviour == Behaviour::Twins)
+                {
+                    twin.acts += 1;
+                }
             }
+            let letter = Letter::new(message);
+            self.tell(|| format!("n{node} LIES {} to [{to}]", letter.line));
+            self.transmit(node, to, &letter, extra);
         }
     }
 
@@ -606,7 +718,7 @@ impl World {
         if lost || self.cut.contains(&(from, to)) {
             return None;
         }
-        let late = self.nodes[from].slow_us;
+        let late = self.nodes[from].slow_us.max(self.slow_links.get(&(from, to)).copied().unwrap_or(0));
         let late = if late == 0 { 0 } else { self.rng.random_range(0..late) };
         Some(late + self.rng.random_range(self.plan.delay_us.0..=self.plan.delay_us.1))
     }
@@ -620,7 +732,14 @@ impl World {
         request: &FetchRequest,
     ) -> Result<(), String> {
         let result = match &self.nodes[to].replica {
-            Some(replica) => Ok(replica.serve(request, &self.nodes[to].disk).map_err(|e| e.to_string())?),
+            Some(replica) => match replica.serve(request, &self.nodes[to].storage) {
+                Ok(answer) => Ok(answer),
+                Err(_) if self.nodes[to].frail.is_some() => {
+                    self.disk_fails(to)?;
+                    Err("connection lost".into())
+                }
+                Err(error) => return Err(error.to_string()),
+            },
             None => Err("connection refused".into()),
         };
         let result = result.map(|answer| self.bend(to, answer));
@@ -653,211 +772,4 @@ impl World {
         }
         answer
     }
-
-    // Faults.
-
-    fn fault(&mut self, fault: Fault) -> Result<(), String> {
-        match fault {
-            Fault::Crash => self.crash_some_node(),
-            Fault::Restart(node) => self.restart(node)?,
-            Fault::ExecutorDies => self.executor_dies()?,
-            Fault::ExecutorReturns { node, forgetful } => self.executor_returns(node, forgetful)?,
-            Fault::Partition => self.partition(),
-            Fault::Heal => self.heal()?,
-            Fault::Slow => self.slow_down(),
-            Fault::Fast(node) => self.nodes[node].slow_us = 0,
-            Fault::Reconnect => self.reconnect()?,
-            Fault::ClockJump => self.clock_jumps(),
-            Fault::End => {
-                self.faults = false;
-                self.heal()?;
-                for node in 0..self.nodes.len() {
-                    self.nodes[node].slow_us = 0;
-                    self.nodes[node].skew_ms = self.draw_skew();
-                    self.nodes[node].disk.crash = None;
-                    if !self.nodes[node].executor.alive {
-                        self.executor_returns(node, true)?;
-                    }
-                    if self.nodes[node].replica.is_none() {
-                        self.restart(node)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn again(&mut self, every_ms: u64, fault: Fault) {
-        if self.faults {
-            let delay = self.rng.random_range(1..=2 * every_ms * 1000);
-            self.schedule(delay, What::Fault(fault));
-        }
-    }
-
-    /// The next fsync of some node does not come back as it should.
-    fn crash_some_node(&mut self) {
-        if !self.faults {
-            return;
-        }
-        let node = self.rng.random_range(0..self.nodes.len());
-        let point = match self.rng.random_range(0..4) {
-            0 => CrashPoint::Before,
-            1 => CrashPoint::Complete,
-            count => CrashPoint::After(count - 1),
-        };
-        self.nodes[node].disk.crash = Some(point);
-        self.nodes[node].disk.spared = self.rng.random_range(0..3);
-        self.again(self.plan.crash_every_ms, Fault::Crash);
-    }
-
-    fn power_lost(&mut self, node: usize) -> Result<(), String> {
-        self.crashes += 1;
-        self.nodes[node].replica = None;
-        self.nodes[node].life += 1;
-        self.nodes[node].tick_at_us = u64::MAX;
-        if self.nodes[node].byzantine.as_ref().is_some_and(|b| b.behaviour == Behaviour::Amnesiac) {
-            self.nodes[node].disk.forget_votes();
-        }
-        // Half of the time the whole machine goes, and the executor's memory with it.
-        if self.rng.random() {
-            self.nodes[node].executor.restart();
-            self.nodes[node].executor_life += 1;
-        }
-        let delay = self.rng.random_range(1_000..3_000_000);
-        self.schedule(delay, What::Fault(Fault::Restart(node)));
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if self.linked.remove(&pair(node, other)) {
-                self.handle(other, Input::Disconnected(self.index_of(node)))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn restart(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].replica.is_some() {
-            return Ok(());
-        }
-        let (settings, now) = (self.settings(node), self.now(node));
-        let recovered = self.nodes[node].disk.recover();
-        let replica =
-            Replica::new(settings, recovered, &self.nodes[node].disk, now).map_err(|e| e.to_string())?;
-        self.nodes[node].replica = Some(replica);
-        if self.nodes[node].executor.alive {
-            let head = self.nodes[node].executor.head();
-            self.handle(node, Input::Engine(EngineReply::Up(head)))?;
-        }
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.connect(node, other)?;
-        }
-        self.handle(node, Input::Tick)
-    }
-
-    /// Links two nodes that run and can talk, unless they are linked.
-    fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
-        let run = self.nodes[a].replica.is_some() && self.nodes[b].replica.is_some();
-        if !run || self.cut.contains(&(a, b)) || self.cut.contains(&(b, a)) || !self.linked.insert(pair(a, b))
-        {
-            return Ok(());
-        }
-        self.handle(a, Input::Connected(self.index_of(b)))?;
-        self.handle(b, Input::Connected(self.index_of(a)))
-    }
-
-    fn executor_dies(&mut self) -> Result<(), String> {
-        let node = self.rng.random_range(0..self.nodes.len());
-        let forgetful = self.rng.random();
-        if self.faults && self.nodes[node].executor.alive {
-            self.nodes[node].executor.alive = false;
-            self.handle(node, Input::Engine(EngineReply::Down("simulated death".into())))?;
-            let delay = self.rng.random_range(10_000..4_000_000);
-            self.schedule(delay, What::Fault(Fault::ExecutorReturns { node, forgetful }));
-        }
-        self.again(self.plan.executor_fault_every_ms, Fault::ExecutorDies);
-        Ok(())
-    }
-
-    fn executor_returns(&mut self, node: usize, forgetful: bool) -> Result<(), String> {
-        if self.nodes[node].executor.alive {
-            return Ok(());
-        }
-        if forgetful {
-            self.nodes[node].executor.restart();
-            self.nodes[node].executor_life += 1;
-        }
-        self.nodes[node].executor.alive = true;
-        let head = self.nodes[node].executor.head();
-        self.handle(node, Input::Engine(EngineReply::Up(head)))
-    }
-
-    fn partition(&mut self) {
-        if !self.faults {
-            return;
-        }
-        let side: Vec<bool> = self.nodes.iter().map(|_| self.rng.random()).collect();
-        let one_way = self.rng.random_ratio(self.plan.one_way_permille, 1000);
-        for a in 0..side.len() {
-            for b in 0..side.len() {
-                if side[a] != side[b] && !(one_way && side[a]) {
-                    self.cut.insert((a, b));
-                }
-            }
-        }
-        let lasts = self.rng.random_range(10_000..5_000_000);
-        self.schedule(lasts, What::Fault(Fault::Heal));
-    }
-
-    /// Everything a node sends takes up to seconds for a while.
-    fn slow_down(&mut self) {
-        if !self.faults {
-            return;
-        }
-        let node = self.rng.random_range(0..self.nodes.len());
-        self.nodes[node].slow_us = self.rng.random_range(100_000..4_000_000);
-        let lasts = self.rng.random_range(100_000..6_000_000);
-        self.schedule(lasts, What::Fault(Fault::Fast(node)));
-        self.again(self.plan.slow_every_ms, Fault::Slow);
-    }
-
-    /// A link is reported up again, sometimes without having been reported down.
-    fn reconnect(&mut self) -> Result<(), String> {
-        let links: Vec<_> = self.linked.iter().copied().collect();
-        if let Some((a, b)) = links.choose(&mut self.rng).copied() {
-            if self.rng.random() {
-                self.handle(a, Input::Disconnected(self.index_of(b)))?;
-            }
-            self.handle(a, Input::Connected(self.index_of(b)))?;
-        }
-        self.again(self.plan.reconnect_every_ms, Fault::Reconnect);
-        Ok(())
-    }
-
-    /// A wall clock moves by up to hours, in either direction, and back at the next jump.
-    fn clock_jumps(&mut self) {
-        if !self.faults {
-            return;
-        }
-        for node in 0..self.nodes.len() {
-            self.nodes[node].skew_ms = self.draw_skew();
-        }
-        let node = self.rng.random_range(0..self.nodes.len());
-        self.nodes[node].skew_ms = self.rng.random_range(-20_000_000..=20_000_000);
-        self.again(self.plan.clock_jump_every_ms, Fault::ClockJump);
-    }
-
-    fn heal(&mut self) -> Result<(), String> {
-        for (a, b) in std::mem::take(&mut self.cut) {
-            if !self.plan.silent_heal {
-                self.linked.remove(&pair(a, b));
-            }
-            self.connect(a, b)?;
-        }
-        if self.plan.partition_every_ms > 0 {
-            self.again(self.plan.partition_every_ms, Fault::Partition);
-        }
-        Ok(())
-    }
-}
-
-fn pair(a: usize, b: usize) -> (usize, usize) {
-    (a.min(b), a.max(b))
 }

@@ -1,0 +1,103 @@
+//! Looking at replicas from outside, to count what a run exercised.
+
+use crate::coverage::Coverage;
+use crate::world::World;
+use consensus::{Input, Replica};
+use std::collections::BTreeSet;
+use types::{ConsensusMessage, Qc, View};
+
+/// What was counted already.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Views somebody entered by a timeout certificate.
+    timeout_certificates: BTreeSet<View>,
+    /// Nodes and views whose commit the guard refused.
+    guarded: BTreeSet<(usize, View)>,
+    /// Nodes and views whose prepare the lock refused.
+    locked: BTreeSet<(usize, View)>,
+}
+
+/// What of a replica is compared before and after an input.
+pub(crate) struct Glimpse {
+    view: View,
+    high_qc: View,
+}
+
+impl Glimpse {
+    pub(crate) fn of(replica: &Replica) -> Self {
+        Self { view: replica.view(), high_qc: high_qc(replica) }
+    }
+}
+
+fn high_qc(replica: &Replica) -> View {
+    replica.sign_state().high_qc.as_ref().map_or(View::ZERO, Qc::view)
+}
+
+/// Target and source view of a proposed block.
+pub(crate) fn proposed_link(input: &Input) -> Option<(View, View)> {
+    match input {
+        Input::Message { message: ConsensusMessage::Proposal(_, proposal), .. } => {
+            Some((proposal.signed.statement.view, proposal.block.header.source().view))
+        }
+        _ => None,
+    }
+}
+
+impl World {
+    /// Counts what an input led to.
+    pub(crate) fn watch(
+        &mut self,
+        node: usize,
+        before: &Glimpse,
+        proposed: Option<(View, View)>,
+        replica: &Replica,
+    ) {
+        if !self.is_honest(node) {
+            return;
+        }
+        let (state, high) = (replica.sign_state(), high_qc(replica));
+        if state.view > before.view
+            && state.entered_by.is_some()
+            && self.seen.timeout_certificates.insert(state.view)
+        {
+            self.coverage.note("views entered by TC");
+        }
+        if high > before.high_qc && high < before.view {
+            self.coverage.note("late QCs");
+        }
+        let commit = state.last_commit.as_ref().map_or(View::ZERO, |vote| vote.statement.view);
+        let prepare = state.last_prepare.as_ref().map_or(View::ZERO, |vote| vote.statement.target_view);
+        let timeout = state.last_timeout.as_ref().map_or(View::ZERO, |t| t.signed.statement.view);
+        if high > before.high_qc
+            && high > commit
+            && (high < prepare || high <= timeout)
+            && self.seen.guarded.insert((node, high))
+        {
+            self.coverage.note(if high < prepare {
+                "guard refusals (prepared later)"
+            } else {
+                "guard refusals (given up)"
+            });
+        }
+        let lock = state.lock.as_ref().map_or(View::ZERO, Qc::view);
+        if let Some((target, source)) = proposed
+            && target == state.view
+            && prepare < target
+            && source < lock
+            && self.seen.locked.insert((node, target))
+        {
+            self.coverage.note("lock refusals");
+        }
+    }
+
+    /// All counts of the run.
+    pub(crate) fn summary(&self) -> Coverage {
+        let mut coverage = self.coverage.clone();
+        for node in &self.nodes {
+            if let Some(liar) = &node.byzantine {
+                coverage.add(&format!("{:?} acts", liar.behaviour), liar.acts);
+            }
+        }
+        coverage
+    }
+}
