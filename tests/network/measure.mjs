@@ -1,0 +1,91 @@
+// Block period and finality in units of the one-way delay δ, against the optimum of 2δ and 3δ.
+import { Cluster } from './cluster.mjs';
+import { eventually } from '../lib/checks.mjs';
+
+/** Headers in one answer of the REST interface. */
+const HEADERS_MAX = 256;
+const NODES = [1, 1, 1, 1];
+/** As fast as messages allow, without waiting for transactions; one epoch, so that no boundary is in the figures. */
+const EAGER = { block_interval_ms: 0, empty_block_interval_ms: 0 };
+const EPOCH_LENGTH = 1 << 20;
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+const quantile = (values, q) => [...values].sort((a, b) => a - b)[Math.floor(q * (values.length - 1))];
+
+/** Follows every node's final blocks for a while: their stamps, and when they became final on each node. */
+async function follow(cluster, seconds) {
+  const blocks = cluster.all().map(() => new Map());
+  const until = Date.now() + seconds * 1000;
+  await eventually(seconds * 1000 + 60_000, 'the end of the measurement', async () => {
+    await Promise.all(cluster.all().map(async (node) => {
+      const { headers } = await cluster.rest(node, `/consensus/v1/headers?count=${HEADERS_MAX}`);
+      headers.forEach((header) => blocks[node].set(header.height, header));
+    }));
+    return Date.now() >= until;
+  });
+  return blocks;
+}
+
+/** Sums of a histogram and counters of one node, to see where the time goes. */
+async function readMetrics(cluster, node) {
+  const values = new Map();
+  for (const port of [9100, 9200]) {
+    const text = await (await fetch(`${cluster.rpcUrl(node).replace(':8545', `:${port}`)}/metrics`)).text();
+    for (const line of text.split('\n').filter((line) => line && !line.startsWith('#'))) {
+      const [name, value] = line.split(' ');
+      values.set(name, Number(value));
+    }
+  }
+  return values;
+}
+
+/** Mean duration in ms of what a histogram counted between two readings. */
+function spent(before, after, name, labels = '') {
+  const delta = (suffix) => (after.get(`${name}_${suffix}${labels}`) ?? 0) - (before.get(`${name}_${suffix}${labels}`) ?? 0);
+  return delta('count') ? (delta('sum') / delta('count')) * 1000 : 0;
+}
+
+async function at(delay_ms, { tandem, cables, work, seconds }) {
+  await cables.heal();
+  const cluster = await Cluster.start(tandem, cables, `${work}/delay-${delay_ms}`, { stakes: NODES, timing: EAGER, epochLength: EPOCH_LENGTH });
+  await cables.everywhere({ delay_ms });
+  // Connections find the new round trip first.
+  await cluster.reach(await cluster.top() + 30, 120_000);
+  await cables.counters();
+  const before = await readMetrics(cluster, 0);
+  const views = (await cluster.status(0)).view;
+  const blocks = await follow(cluster, seconds);
+  const after = await readMetrics(cluster, 0);
+  const viewsAfter = (await cluster.status(0)).view;
+  const { late_us_max } = await cables.counters();
+
+  // Only heights whose finality every node reported, and no block from before the measurement.
+  const heights = [...blocks[0].keys()].filter((height) => blocks.every((seen) => seen.get(height)?.finalized_at_ms)).sort((a, b) => a - b).slice(HEADERS_MAX / 8);
+  const stamp = (height) => blocks[0].get(height).timestamp_ms;
+  const [first, last] = [heights[0], heights.at(-1)];
+  const period = (stamp(last) - stamp(first)) / (last - first);
+  const finality = blocks.flatMap((seen) => heights.map((height) => seen.get(height).finalized_at_ms - stamp(height)));
+  const slowest = heights.map((height) => Math.max(...blocks.map((seen) => seen.get(height).finalized_at_ms - stamp(height))));
+  const engine = (method) => spent(before, after, 'tandem_consensus_engine_request_seconds', `{method="${method}",status="ok"}`);
+  const parts = {
+    fsync: spent(before, after, 'tandem_consensus_journal_fsync_seconds'),
+    GetPayload: engine('GetPayload'), NewPayload: engine('NewPayload'), ForkchoiceUpdated: engine('ForkchoiceUpdated'),
+  };
+  await cluster.agree();
+  const audit = await cluster.audit();
+  return { delay_ms, blocks: last - first, missed: viewsAfter - views, period, finality: mean(finality), p50: quantile(finality, 0.5), p99: quantile(finality, 0.99), slowest: mean(slowest), late_us_max, parts, audit };
+}
+
+export async function measure({ tandem, cables, work, delays, seconds }) {
+  const rows = [];
+  for (const delay of delays) {
+    const row = await at(delay, { tandem, cables, work, seconds });
+    rows.push(row);
+    const parts = Object.entries(row.parts).map(([name, ms]) => `${name} ${ms.toFixed(2)} ms`).join(', ');
+    console.log(`δ = ${delay} ms: ${row.blocks} blocks, period ${row.period.toFixed(1)} ms, finality ${row.finality.toFixed(1)} ms; mean of ${parts}; switch at most ${row.late_us_max} µs late; ${row.audit}`);
+  }
+  console.log('\n| δ one way | blocks | period | in δ (optimum 2) | finality, mean over nodes | in δ (optimum 3) | p50 / p99 | slowest node, in δ |\n|---|---|---|---|---|---|---|---|');
+  for (const { delay_ms: d, blocks, period, finality, p50, p99, slowest } of rows) {
+    console.log(`| ${d} ms | ${blocks} | ${period.toFixed(1)} ms | ${(period / d).toFixed(2)} | ${finality.toFixed(1)} ms | ${(finality / d).toFixed(2)} | ${p50} / ${p99} ms | ${(slowest / d).toFixed(2)} |`);
+  }
+}
