@@ -127,11 +127,12 @@ const controlAddress = (node) => `10.78.0.${10 + node}`;
 export class Cluster {
   /**
    * Makes the directories of a new chain, one validator per stake, and starts all of them.
-   * `timing` replaces values of the genesis' timing, `clocks` runs every process under libfaketime.
+   * `timing` replaces values of the genesis' timing, `clocks` runs every process under libfaketime, `niceness` is theirs.
    */
-  static async start(tandem, cables, dir, { stakes, timing = {}, epochLength, clocks = false }) {
+  static async start(tandem, cables, dir, { stakes, timing = {}, epochLength, clocks = false, niceness = 0 }) {
     const cluster = new Cluster();
-    Object.assign(cluster, { tandem, cables, dir, nodes: stakes.length, clocks, processes: new Map(), finalized: new Map() });
+    Object.assign(cluster, { tandem, cables, dir, nodes: stakes.length, clocks, niceness });
+    Object.assign(cluster, { processes: new Map(), finalized: new Map() });
     mkdirSync(dir);
     await cluster.makeChain(stakes, timing, epochLength);
     cluster.all().forEach((node) => cluster.startNode(node));
@@ -198,7 +199,9 @@ export class Cluster {
   startNode(node) {
     for (const role of ['executord', 'consensusd']) {
       const faked = this.clocks ? ['env', ...this.clockSettings(node)] : [];
-      const args = ['netns', 'exec', `${this.cables.prefix}-node${node}`, ...faked, this.tandem, role, '--config', `${this.nodeDir(node)}/node.toml`];
+      const command = ['nice', '-n', `${this.niceness}`, ...faked, this.tandem, role, '--config', `${this.nodeDir(node)}/node.toml`];
+      // Each of these becomes the next one in place: the child is the node's process itself.
+      const args = ['netns', 'exec', `${this.cables.prefix}-node${node}`, ...command];
       this.processes.set(`${role}-${node}`, start('ip', args, this.logFile(node, role)));
     }
   }
@@ -222,6 +225,16 @@ export class Cluster {
     const children = this.of(nodes);
     children.forEach((child) => child.kill(signal));
     return within(STOP_TIMEOUT_MS, 'the end of the processes', Promise.all(children.map((child) => child.exited)));
+  }
+
+  /** Milliseconds of CPU that the processes of one role took so far, on all nodes together. */
+  cpu(role) {
+    const ticks = this.of(this.all(), role).map(({ pid }) => {
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
+      return Number(fields[11]) + Number(fields[12]);
+    });
+    // A tick is a hundredth of a second on every Linux.
+    return ticks.reduce((sum, own) => sum + own, 0) * 10;
   }
 
   // Clocks.
@@ -301,11 +314,11 @@ export class Cluster {
     return `node ${node}: height ${state.height}, view ${state.view}, ${state.reasons.map(({ message }) => message).join(', ') || 'no reason'}`;
   }
 
-  /** Waits until no node has a reason why it does not move. */
+  /** Waits until no node has a reason why it does not move, and each is connected to all others. */
   healthy(timeoutMs) {
     return eventually(timeoutMs, 'a healthy status of every node', async () => {
-      const reasons = await Promise.all(this.all().map((node) => this.reasons(node).catch(() => ['no answer'])));
-      return reasons.every((list) => list.length === 0);
+      const states = await Promise.all(this.all().map((node) => this.status(node).catch(() => undefined)));
+      return states.every((state) => state?.reasons.length === 0 && state.validators.connected === this.nodes);
     });
   }
 

@@ -1,6 +1,6 @@
 // What `run` starts inside the hub namespace: lays the cables, runs the chosen groups of faults or the measurement.
 import { execFileSync } from 'node:child_process';
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, cpSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Cables } from './cluster.mjs';
 import { groups, runGroup } from './faults.mjs';
@@ -19,6 +19,7 @@ const { values, positionals } = parseArgs({
     measure: { type: 'boolean', default: false },
     delays: { type: 'string', default: '5,25,100' },
     seconds: { type: 'string', default: '20' },
+    logs: { type: 'string' },
   },
 });
 
@@ -32,6 +33,13 @@ function binary() {
   }
   copyFileSync(built, `${values.work}/tandem`);
   return `${values.work}/tandem`;
+}
+
+/** Everything else of a run is deleted at its end. */
+function keepLogs() {
+  if (!values.logs) return;
+  const isLog = (path) => statSync(path).isDirectory() || path.endsWith('.log');
+  cpSync(values.work, values.logs, { recursive: true, filter: isLog });
 }
 
 function table(rows) {
@@ -53,6 +61,7 @@ const seed = Number(values.seed);
 const cables = await Cables.lay(values.prefix, NODES, values.work, seed);
 if (values.measure) {
   await measure({ tandem, cables, work: values.work, delays: values.delays.split(',').map(Number), seconds: Number(values.seconds) });
+  keepLogs();
   process.exit(0);
 }
 
@@ -69,4 +78,5 @@ table(rows);
 const { late_us_max, overflow, refused, forwarded, lost, blocked } = await cables.counters();
 console.log(`\nswitch: ${forwarded} packets carried, ${lost} lost, ${blocked} blocked, ${overflow + refused} too many, at most ${late_us_max} µs late; seed ${seed}`);
 console.log(`${passed} passed, ${failed} failed`);
+keepLogs();
 process.exit(failed || !passed ? 1 : 0);
