@@ -279,6 +279,7 @@ impl State {
         for outbound in released {
             self.release(outbound);
         }
+        self.driver.replica.work_ahead();
         self.publish();
         Ok(())
     }
@@ -324,8 +325,10 @@ impl State {
             }
             Outbound::Broadcast(message) => {
                 self.count("sent", &message);
-                if matches!(message, ConsensusMessage::Proposal(..)) {
+                if let ConsensusMessage::Proposal(_, proposal) = &message {
+                    let age_ms = crate::clock::wall_ms().saturating_sub(proposal.block.header.timestamp_ms);
                     self.driver.metrics.proposals.inc();
+                    self.driver.metrics.proposal.observe(age_ms as f64 / 1000.0);
                 }
                 let _ = self.driver.mesh.broadcast(types::encode(&message).into());
             }

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     pub misbehaviour: Family<ValidatorLabel, Counter>,
     pub messages: Family<MessageLabels, Counter>,
     pub finality: Histogram,
+    pub proposal: Histogram,
     pub engine_requests: Family<CallLabels, Histogram, fn() -> Histogram>,
     pub journal_fsync: Histogram,
 }
@@ -70,6 +71,7 @@ impl Metrics {
             misbehaviour: Family::default(),
             messages: Family::default(),
             finality: Histogram::new([0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0]),
+            proposal: request_histogram(),
             engine_requests: Family::new_with_constructor(request_histogram as fn() -> Histogram),
             journal_fsync: Histogram::new([
                 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
@@ -119,6 +121,12 @@ impl Metrics {
             "From a block's timestamp to its finality here",
             Unit::Seconds,
             self.finality.clone(),
+        );
+        registry.register_with_unit(
+            "proposal",
+            "From an own block's timestamp to its proposal leaving: building it and making it durable",
+            Unit::Seconds,
+            self.proposal.clone(),
         );
         registry.register_with_unit(
             "engine_request",
@@ -184,6 +192,7 @@ mod tests {
             "tandem_consensus_proposals_total 0",
             "tandem_consensus_missed_proposals_total{validator=\"2\"} 1",
             "tandem_consensus_finality_seconds_bucket",
+            "tandem_consensus_proposal_seconds_count 0",
             "tandem_consensus_engine_request_seconds_count{method=\"NewPayload\",status=\"ok\"} 1",
             "tandem_consensus_peers 0",
             "tandem_consensus_journal_fsync_seconds_bucket",

@@ -11,8 +11,8 @@ use crate::disk::SignState;
 use crypto::SecretKey;
 use types::vote::Signed;
 use types::{
-    B256, CommitVote, Domain, Epoch, PrepareVote, ProposalVote, Qc, Tc, Timeout, TimeoutReason, TimeoutVote,
-    ValidatorIndex, View,
+    B256, CommitVote, Domain, Epoch, PrepareVote, ProposalVote, Qc, Signature, Tc, Timeout, TimeoutReason,
+    TimeoutVote, ValidatorIndex, View,
 };
 
 /// Why a signature was refused. None of these is an error: they are the protocol being safe.
@@ -99,6 +99,8 @@ pub struct Safety {
     identity: Option<(ValidatorIndex, SecretKey)>,
     domain: Domain,
     state: SignState,
+    /// The last reveal signed ahead, with its epoch and view.
+    revealed: Option<(u64, View, Signature)>,
 }
 
 impl Safety {
@@ -119,7 +121,7 @@ impl Safety {
             high_qc: None,
             entered_by: None,
         };
-        Self { identity, domain, state: state.unwrap_or(fresh) }
+        Self { identity, domain, state: state.unwrap_or(fresh), revealed: None }
     }
 
     // Getters.
@@ -155,9 +157,19 @@ impl Safety {
     }
 
     /// The RANDAO reveal for a view.
-    pub fn reveal(&self, view: View) -> Result<types::Signature, Refusal> {
+    pub fn reveal(&self, view: View) -> Result<Signature, Refusal> {
         let (_, key) = self.identity.as_ref().ok_or(Refusal::NotAValidator)?;
-        Ok(key.sign(&types::vote::randao_bytes(&self.domain, view)))
+        match self.revealed {
+            Some((epoch, ahead, reveal)) if (epoch, ahead) == (self.domain.epoch, view) => Ok(reveal),
+            _ => Ok(key.sign(&types::vote::randao_bytes(&self.domain, view))),
+        }
+    }
+
+    /// Signs the reveal of a view before it is asked for. It is no vote, and there is only one for each view.
+    pub fn reveal_ahead(&mut self, view: View) {
+        if let Ok(reveal) = self.reveal(view) {
+            self.revealed = Some((self.domain.epoch, view, reveal));
+        }
     }
 
     // Inputs that sign nothing.

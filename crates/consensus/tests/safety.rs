@@ -247,6 +247,19 @@ fn a_node_without_a_key_signs_nothing() {
 }
 
 #[test]
+fn a_reveal_signed_ahead_is_the_one_of_its_view_and_of_no_other() {
+    let network = Network::new(&[1, 1, 1]);
+    let (mut ahead, in_time) = (network.signer(0), network.signer(0));
+    for signed_for in [2, 1, 3] {
+        ahead.reveal_ahead(view(signed_for));
+        for asked in 1..=3 {
+            assert_eq!(ahead.reveal(view(asked)), in_time.reveal(view(asked)), "view {asked}");
+        }
+    }
+    assert_eq!(ahead.state(), in_time.state(), "no vote was cast");
+}
+
+#[test]
 fn certificates_form_by_stake_not_by_count_and_drop_liars() {
     let network = Network::new(&[4, 1, 1, 1]);
     let vote = link((0, GENESIS), 1, 1, B1);

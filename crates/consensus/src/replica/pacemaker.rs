@@ -65,7 +65,9 @@ impl Pacemaker {
         self.entered_ms = now_ms;
         self.expires_ms = now_ms.saturating_add(self.backed_off(timing, base));
         self.repeat_ms = None;
-        self.idle = (!by_timeout).then_some(Idle { asked: None });
+        // Where empty blocks come as fast as others there is nothing to be told.
+        let may_idle = !by_timeout && timing.empty_block_interval_ms > timing.block_interval_ms;
+        self.idle = may_idle.then_some(Idle { asked: None });
     }
 
     /// There is something to include: the proposer has no reason to wait beyond the least block interval.
