@@ -18,6 +18,7 @@ mod faults;
 mod narrate;
 pub mod plan;
 pub mod storage;
+pub mod twins;
 mod watch;
 pub mod world;
 

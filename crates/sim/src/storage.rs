@@ -75,7 +75,7 @@ pub struct Storage {
 #[derive(Debug)]
 enum Medium {
     Memory(Box<SimDisk>),
-    Files(Files),
+    Files(Box<Files>),
 }
 
 /// Everything a disk holds at one moment.
@@ -99,7 +99,7 @@ impl Storage {
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::Builder::new().prefix("tandem-sim-").tempdir_in(place)?;
-        Ok(Self::on(Medium::Files(Files { dir, genesis_hash, journal: None }), seed))
+        Ok(Self::on(Medium::Files(Box::new(Files { dir, genesis_hash, journal: None })), seed))
     }
 
     fn on(medium: Medium, seed: u64) -> Self {

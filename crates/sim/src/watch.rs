@@ -1,7 +1,8 @@
 //! Looking at replicas from outside, to count what a run exercised.
 
 use crate::coverage::Coverage;
-use crate::world::World;
+use crate::faults::Fault;
+use crate::world::{What, World};
 use consensus::{Input, Replica};
 use std::collections::BTreeSet;
 use types::{ConsensusMessage, Qc, View};
@@ -52,6 +53,11 @@ impl World {
         proposed: Option<(View, View)>,
         replica: &Replica,
     ) {
+        if let Some(script) = &mut self.script
+            && script.enter(replica.view(), self.now_us)
+        {
+            self.schedule(2 * crate::twins::ROUND_MS * 1000, What::Fault(Fault::End));
+        }
         if !self.is_honest(node) {
             return;
         }

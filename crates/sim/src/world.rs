@@ -8,6 +8,7 @@ use crate::faults::Fault;
 use crate::narrate;
 use crate::plan::Plan;
 use crate::storage::{Frailty, Storage};
+use crate::twins::{Route, Script};
 use crate::watch::{Glimpse, Seen, proposed_link};
 use consensus::{EngineReply, Event, Input, Now, Outbound, Replica, Request, Settings};
 use crypto::{SecretKey, tagged_hash};
@@ -70,22 +71,37 @@ pub fn run(plan: &Plan) -> Result<Report, Box<Failure>> {
     World::new(plan.clone()).run().map_err(|_| Box::new(fail_again(plan)))
 }
 
+/// The seed of the proposer draw of a run.
+pub(crate) fn seed_of(seed: u64) -> B256 {
+    tagged_hash("tandem simulation seed", &[&seed.to_le_bytes()])
+}
+
+/// The validators of a run.
+pub(crate) fn validators(stakes: &[u128]) -> Vec<Validator> {
+    let validator = |(i, stake): (usize, &u128)| Validator {
+        address: Address::left_padding_from(&(i as u64 + 1).to_be_bytes()),
+        public_key: SecretKey::simulated(i as u64).public_key(),
+        stake: Stake::new(*stake),
+    };
+    stakes.iter().enumerate().map(validator).collect()
+}
+
 fn fail_again(plan: &Plan) -> Failure {
     let mut world = World::new(plan.clone());
-    world.log = Some(VecDeque::new());
+    world.keep_log();
     let what = match world.run() {
         Err(what) => what,
         Ok(_) => "NOT DETERMINISTIC: the run failed once and then passed".into(),
     };
-    Failure { what, log: world.log.take().into_iter().flatten().collect() }
+    Failure { what, log: world.take_log() }
 }
 
 /// Runs a plan and keeps its event log.
 pub fn run_logged(plan: &Plan) -> (Result<Report, String>, Vec<String>) {
     let mut world = World::new(plan.clone());
-    world.log = Some(VecDeque::new());
+    world.keep_log();
     let result = world.run();
-    (result, world.log.take().into_iter().flatten().collect())
+    (result, world.take_log())
 }
 
 #[derive(Debug)]
@@ -170,18 +186,15 @@ pub struct World {
     same_instant: u64,
     pub(crate) coverage: Coverage,
     pub(crate) seen: Seen,
+    /// The network of the first views, when a scenario fixes it.
+    pub(crate) script: Option<Script>,
 }
 
 impl World {
     /// A network at genesis.
     pub fn new(plan: Plan) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x7a6e_d31f);
-        let validators = plan.stakes.iter().enumerate().map(|(i, stake)| Validator {
-            address: Address::left_padding_from(&(i as u64 + 1).to_be_bytes()),
-            public_key: SecretKey::simulated(i as u64).public_key(),
-            stake: Stake::new(*stake),
-        });
-        let set = ValidatorSet::simulated(Epoch::ZERO, validators.collect(), QuorumRule::default());
+        let set = ValidatorSet::simulated(Epoch::ZERO, validators(&plan.stakes), QuorumRule::default());
         let set = Arc::new(set.expect("plans hold valid stakes"));
         let twins = plan.byzantine.iter().filter(|(_, behaviour)| *behaviour == Behaviour::Twins);
         let twins: Vec<usize> = twins.map(|(node, _)| *node).collect();
@@ -208,6 +221,7 @@ impl World {
             same_instant: 0,
             coverage: Coverage::default(),
             seen: Seen::default(),
+            script: None,
             set,
             plan,
         };
@@ -307,7 +321,7 @@ impl World {
             chain_id: CHAIN_ID,
             genesis_hash: self.genesis_hash(),
             genesis_timestamp_ms: EPOCH_MS - 10_000,
-            seed: tagged_hash("tandem simulation seed", &[&self.plan.seed.to_le_bytes()]),
+            seed: seed_of(self.plan.seed),
             validators: self.set.clone(),
             timing: Timing { delta_ms: 100, work_ms: 50, ..Timing::default() },
             limits: PayloadLimits { bytes: 1 << 20, gas: 30_000_000, objects: u64::MAX },
@@ -416,6 +430,16 @@ impl World {
             &[self.trace.as_slice(), &self.now_us.to_le_bytes(), digest.as_slice(), line.as_bytes()],
         );
         self.tell(|| line);
+    }
+
+    /// From now on events are logged.
+    pub fn keep_log(&mut self) {
+        self.log.get_or_insert_default();
+    }
+
+    /// The lines logged so far.
+    pub fn take_log(&mut self) -> Vec<String> {
+        self.log.take().into_iter().flatten().collect()
     }
 
     /// A line of the log, when there is one.
@@ -536,8 +560,10 @@ impl World {
                 return self.schedule(delay, What::Reply { node, life, executor_life, reply });
             }
             Request::Build { id, request } => {
+                // Twins build different blocks, as two machines do.
+                let (size, salt) = if self.script.is_some() { (40, node as u64) } else { (payload_size, 0) };
                 let payload: Vec<u8> =
-                    (0..payload_size).map(|i| (i as u64 ^ request.view.get()) as u8).collect();
+                    (0..size).map(|i| (i as u64 ^ request.view.get() ^ (salt << 4)) as u8).collect();
                 let result = if dead { Err(gone()) } else { executor.build(&request, payload) };
                 EngineReply::Built { id, result }
             }
@@ -670,6 +696,16 @@ impl World {
     /// Puts a message on a link, after an extra delay in microseconds.
     pub(crate) fn transmit(&mut self, from: usize, to: usize, letter: &Arc<Letter>, extra_us: u64) {
         self.remember(from, to, letter);
+        let route = self
+            .script
+            .as_ref()
+            .filter(|_| self.faults)
+            .map(|script| script.route(self.now_us, from, to, &letter.message));
+        let extra_us = match route {
+            Some(Route::Lost) => return,
+            Some(Route::Later(late_us)) => extra_us + late_us,
+            Some(Route::Open) | None => extra_us,
+        };
         if let Some(delay) = self.link_delay(from, to) {
             self.schedule(delay + extra_us, What::Deliver { from, to, letter: letter.clone() });
         }
