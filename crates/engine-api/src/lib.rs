@@ -11,6 +11,8 @@
 mod client;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod jwt;
 mod server;

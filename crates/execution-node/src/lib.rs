@@ -16,6 +16,8 @@ mod data_dir;
 mod engine;
 mod executor;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gossip;
 mod metrics;
 mod pool;

@@ -66,7 +66,7 @@ pub(crate) struct BlockLog {
 
 /// The records of one segment.
 #[derive(Debug, Default, BorshSerialize, BorshDeserialize)]
-struct Listed {
+pub(crate) struct Listed {
     entries: Vec<IndexEntry>,
     /// Newest sign-state any of them vouches for.
     sign_sequence: u64,
@@ -387,16 +387,27 @@ fn write_index(
     first_sequence: u64,
     listed: &Listed,
 ) -> Result<(), JournalError> {
-    let mut bytes = types::encode(&(number.get(), genesis, first_sequence, listed));
-    let checksum = index_checksum(&bytes);
-    bytes.extend_from_slice(&checksum);
-    replace(&index_path(dir, number), &bytes)
+    let bytes = types::encode(&(number.get(), genesis, first_sequence, listed));
+    replace(&index_path(dir, number), &sealed_index(&bytes))
+}
+
+/// An index's content with its checksum.
+pub(crate) fn sealed_index(content: &[u8]) -> Vec<u8> {
+    [content, &index_checksum(content)].concat()
 }
 
 /// The listed records, or `None` when the file is missing, damaged or of another segment: then the segment itself is
 /// scanned, which is slower and always right.
 fn read_index(dir: &Path, number: NonZeroU32, genesis: B256, first_sequence: u64) -> Option<Listed> {
-    let bytes = std::fs::read(index_path(dir, number)).ok()?;
+    parse_index(&std::fs::read(index_path(dir, number)).ok()?, number, genesis, first_sequence)
+}
+
+pub(crate) fn parse_index(
+    bytes: &[u8],
+    number: NonZeroU32,
+    genesis: B256,
+    first_sequence: u64,
+) -> Option<Listed> {
     let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
     if checksum != index_checksum(content) {
         return None;

@@ -21,6 +21,8 @@ mod block_log;
 mod cache;
 mod error;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod record;
 mod segment;

@@ -65,25 +65,40 @@ impl Head {
     pub fn read(file: &LogFile, offset: u64, expected: FileKind) -> Result<ReadHead, JournalError> {
         let mut bytes = [0; HEAD_BYTES];
         file.read_at(&mut bytes, offset)?;
+        Ok(Self::parse(&bytes, expected))
+    }
+
+    /// The head in these bytes.
+    pub fn parse(bytes: &[u8; HEAD_BYTES], expected: FileKind) -> ReadHead {
         if bytes[..8] != MAGIC || bytes[CHECKSUM_AT..] != checksum(&bytes[..CHECKSUM_AT]) {
-            return Ok(ReadHead::Damaged);
+            return ReadHead::Damaged;
         }
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         if u32_at(8) != FORMAT_VERSION {
-            return Ok(ReadHead::Version(u32_at(8)));
+            return ReadHead::Version(u32_at(8));
         }
         if u32_at(12) != expected as u32 {
-            return Ok(ReadHead::Damaged);
+            return ReadHead::Damaged;
         }
-        Ok(ReadHead::Intact(Self {
+        ReadHead::Intact(Self {
             kind: expected,
             number: u64_at(16),
             first_sequence: u64_at(24),
             capacity: u64_at(32),
             genesis_hash: B256::from_slice(&bytes[40..72]),
             salt: bytes[72..104].try_into().expect("thirty-two bytes"),
-        }))
+        })
+    }
+
+    /// Bytes of a head; the rest of its page is zero.
+    pub const BYTES: usize = HEAD_BYTES;
+
+    /// Makes any bytes pass the magic and the checksum. For the fuzz targets.
+    pub fn reseal(bytes: &mut [u8; HEAD_BYTES]) {
+        bytes[..8].copy_from_slice(&MAGIC);
+        let checksum = checksum(&bytes[..CHECKSUM_AT]);
+        bytes[CHECKSUM_AT..].copy_from_slice(&checksum);
     }
 
     /// Reads the head of a file that keeps `copies` of it on its first pages, and says whether all are intact and

@@ -80,7 +80,7 @@ pub(crate) struct Rank {
 }
 
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Hello {
+pub(crate) struct Hello {
     network: u8,
     chain_id: u64,
     genesis_hash: B256,
@@ -115,26 +115,36 @@ pub(crate) async fn greet(
     peer: PeerId,
     dialed: bool,
 ) -> Result<Rank, HandshakeError> {
+    let sent_at_ms = unix_ms();
+    write_frame(stream, &greeting(chain, network, sent_at_ms)).await.map_err(broken)?;
+    let bytes = read_frame(stream, HELLO_BYTES_MAX).await.map_err(unreadable)?;
+    let theirs = compare(&bytes, chain, network)?;
+    Ok(match dialed {
+        true => Rank { dialed_at_ms: sent_at_ms, dialer: me },
+        false => Rank { dialed_at_ms: theirs.sent_at_ms, dialer: peer },
+    })
+}
+
+/// What we send: the version, then our side of what [`compare`] compares.
+pub(crate) fn greeting(chain: &ChainIdentity, network: NetworkKind, sent_at_ms: u64) -> Vec<u8> {
     let ours = Hello {
         network: network.code(),
         chain_id: chain.chain_id,
         genesis_hash: chain.genesis_hash,
         rules_hash: chain.rules_hash,
-        sent_at_ms: unix_ms(),
+        sent_at_ms,
     };
     let mut bytes = PROTOCOL_VERSION.to_le_bytes().to_vec();
     bytes.extend_from_slice(&types::encode(&ours));
-    write_frame(stream, &bytes).await.map_err(broken)?;
-    let bytes = read_frame(stream, HELLO_BYTES_MAX).await.map_err(unreadable)?;
-    let theirs = compare(&bytes, chain, network)?;
-    Ok(match dialed {
-        true => Rank { dialed_at_ms: ours.sent_at_ms, dialer: me },
-        false => Rank { dialed_at_ms: theirs.sent_at_ms, dialer: peer },
-    })
+    bytes
 }
 
 /// The version stands first and alone, so that any later layout can still be refused by number.
-fn compare(bytes: &[u8], chain: &ChainIdentity, network: NetworkKind) -> Result<Hello, HandshakeError> {
+pub(crate) fn compare(
+    bytes: &[u8],
+    chain: &ChainIdentity,
+    network: NetworkKind,
+) -> Result<Hello, HandshakeError> {
     let malformed = |reason: String| HandshakeError::Malformed { reason };
     let (version, rest) = bytes.split_first_chunk::<2>().ok_or_else(|| malformed("no version".to_owned()))?;
     let version = u16::from_le_bytes(*version);

@@ -13,6 +13,8 @@ mod dial;
 mod driver;
 pub mod error;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gossip;
 mod hello;
 pub mod id;

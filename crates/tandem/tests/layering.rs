@@ -18,6 +18,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("consensus-node", &["crypto", "types", "consensus", "journal", "net", "engine-api"]),
     ("execution-node", &["crypto", "types", "execution", "txpool", "state", "net", "engine-api"]),
     ("sim", &["crypto", "types", "consensus", "journal"]),
+    // No part of a node: calls every decoder there is.
+    (
+        "fuzzing",
+        &[
+            "crypto",
+            "types",
+            "consensus",
+            "journal",
+            "net",
+            "engine-api",
+            "execution",
+            "consensus-node",
+            "execution-node",
+            "sim",
+        ],
+    ),
     (
         "tandem",
         &[

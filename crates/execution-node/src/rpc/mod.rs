@@ -62,6 +62,15 @@ pub async fn serve(chain: Chain, config: RpcConfig, links: RpcLinks) -> Result<R
     server::start(table.module.into(), config, links.metrics).await
 }
 
+/// The dispatcher without a server, for the fuzz targets.
+pub(crate) fn dispatcher(chain: Chain, config: RpcConfig) -> jsonrpsee::Methods {
+    let heads = follow_heads(&chain);
+    let api = Api::new(chain, config, RpcMetrics::default(), Arc::default(), heads);
+    let mut table = methods::table(Arc::new(api));
+    subscriptions::register(&mut table);
+    table.module.into()
+}
+
 /// Turns announced blocks into the latest height. Waiters watch the number: a slow one then holds no blocks
 /// in memory, as it would by lagging on the announcements themselves. Ends with the chain or the last waiter.
 fn follow_heads(chain: &Chain) -> watch::Receiver<u64> {

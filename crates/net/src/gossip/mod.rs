@@ -9,7 +9,7 @@
 //! those have it from there; every node tells its peers whom it is connected to. In a fully connected network
 //! nothing is forwarded, in any other a batch crosses each gap at once, without waiting for any heartbeat.
 
-mod batch;
+pub(crate) mod batch;
 mod session;
 
 pub use batch::BATCH_BYTES_MAX;

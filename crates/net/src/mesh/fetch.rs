@@ -242,7 +242,7 @@ impl Core {
     }
 }
 
-fn parse(answer: &[u8]) -> Result<FetchResponse, NetError> {
+pub(crate) fn parse(answer: &[u8]) -> Result<FetchResponse, NetError> {
     let misbehaved = |reason: String| NetError::Misbehaved { reason };
     match answer.split_first() {
         Some((&FOUND, body)) => {

@@ -4,8 +4,8 @@
 //! one lane, large ones (proposals) on another, so that a proposal on its way never delays a vote. Nothing is
 //! relayed. Delivery is best effort: what cannot be queued is dropped and counted, and consensus repeats itself.
 
-mod binding;
-mod fetch;
+pub(crate) mod binding;
+pub(crate) mod fetch;
 mod peer;
 mod registry;
 mod session;
