@@ -33,12 +33,11 @@ pub fn certificates(bytes: &[u8]) {
     let mut reader = Reader::new(bytes);
     if reader.byte() % 2 == 1 {
         let (qc, commit, tc) = certificate(reader.take(usize::MAX));
-        qc.into_iter().for_each(|qc| judge(&qc));
-        commit.into_iter().for_each(|qc| judge(&qc));
-        tc.into_iter().for_each(|tc| judge(&tc));
+        let _ = (qc.map(|qc| judge(&qc)), commit.map(|qc| judge(&qc)), tc.map(|tc| judge(&tc)));
         return;
     }
-    let signers = SignerSet::of(SET.len(), SET.indices().filter(|i| i.get() % 11 != 5 || reader.byte() % 2 == 0));
+    let signers =
+        SignerSet::of(SET.len(), SET.indices().filter(|i| i.get() % 11 != 5 || reader.byte() % 2 == 0));
     match reader.below(3) {
         0 => edited(&mut reader, &qc(&signers)),
         1 => edited(&mut reader, &commit_qc(&signers)),
@@ -150,7 +149,8 @@ pub fn tc(signers: &SignerSet, groups: usize) -> Tc {
     let high_qc = qc(&SignerSet::of(SET.len(), SET.indices()));
     let (mut built, mut signatures) = (Vec::new(), Vec::new());
     for group in 0..groups {
-        let members = signers.iter().enumerate().filter(|(i, _)| i % groups == group).map(|(_, signer)| signer);
+        let members =
+            signers.iter().enumerate().filter(|(i, _)| i % groups == group).map(|(_, signer)| signer);
         let members = SignerSet::of(SET.len(), members);
         let vote = TimeoutVote {
             view: View::new(9),

@@ -37,7 +37,9 @@ pub fn blocks(bytes: &[u8]) {
             if let Some(header) = canonical::<Header>(body) {
                 // The source is the parent, whatever the numbers say.
                 let source = header.source();
-                assert!(source.view == types::View::ZERO || matches!(header.justify, types::Justify::Prepare(_)));
+                assert!(
+                    source.view == types::View::ZERO || matches!(header.justify, types::Justify::Prepare(_))
+                );
                 assert_ne!(header.hash(), header.parent_hash);
             }
         }

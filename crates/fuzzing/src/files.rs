@@ -93,7 +93,10 @@ pub fn journal(bytes: &[u8]) {
     let Ok((journal, recovered)) = Journal::open_with(dir.path(), GENESIS, SMALL) else { return };
     let _ = journal.check();
     let _ = journal.stats();
-    assert!(recovered.finalized.map(|(height, _)| height) <= written.recovered.finalized.map(|(height, _)| height));
+    assert!(
+        recovered.finalized.map(|(height, _)| height)
+            <= written.recovered.finalized.map(|(height, _)| height)
+    );
     assert!(view_of(&recovered) <= view_of(&written.recovered));
     assert!(recovered.blocks.iter().all(|block| block.header.height <= Height::new(6)));
     drop(journal);

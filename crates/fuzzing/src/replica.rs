@@ -18,8 +18,8 @@ use sim::disk::CrashPoint;
 use types::engine::{EngineError, FinalizedState, PayloadStatus};
 use types::vote::Signed;
 use types::{
-    B256, Block, Commit, ConsensusMessage, Epoch, Height, Proposal, ProposalVote, Qc, RejectionCode, Tc, View,
-    decode, encode,
+    B256, Block, Commit, ConsensusMessage, Epoch, Height, Proposal, ProposalVote, Qc, RejectionCode, Tc,
+    View, decode, encode,
 };
 
 /// Steps of one run.
@@ -135,7 +135,8 @@ impl World {
     /// A block on one of the last ones, with a timeout certificate where views were skipped (or not).
     fn make_block(&mut self, a: u8, b: u8, c: u8) {
         let (number, parent) = (self.number(a), self.parent(b));
-        if parent.as_ref().is_some_and(|qc| qc.view().get() >= number) || Some(self.lab.proposer(number)) == self.me
+        if parent.as_ref().is_some_and(|qc| qc.view().get() >= number)
+            || Some(self.lab.proposer(number)) == self.me
         {
             return;
         }
@@ -322,7 +323,8 @@ impl World {
     /// An executor that says what is not so.
     fn lie(&mut self, kind: u8, choice: u8, value: u8) {
         self.truthful = false;
-        let block_hash = self.block(choice).map_or(B256::repeat_byte(value), |(block, _)| block.header.hash());
+        let block_hash =
+            self.block(choice).map_or(B256::repeat_byte(value), |(block, _)| block.header.hash());
         let head = FinalizedState {
             height: Height::new(value.into()),
             block_hash,
@@ -415,7 +417,7 @@ impl World {
         assert!(view >= self.view && height >= self.height, "went back to view {view}, height {height}");
         (self.view, self.height) = (view, height);
         assert!(replica.unfinalized_len() <= NODES_MAX);
-        let _ = replica.status();
+        let _ = replica.status(self.lab.now);
     }
 }
 
@@ -452,7 +454,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
         run(1, &[[0, 4, 0, 0], good, [0, 4, 0, 0], good]),
         run(2, &[good; 6]),
         run(3, &[[0, 6, 0, 0]; 4]),
-        run(0, &[[1, 8, 0, 1], [5, 0, 0, 0], [7, 0, 0, 0], [7, 0, 1, 0], [7, 0, 2, 0], [8, 0, 0, 0], [8, 0, 1, 0]]),
+        run(
+            0,
+            &[
+                [1, 8, 0, 1],
+                [5, 0, 0, 0],
+                [7, 0, 0, 0],
+                [7, 0, 1, 0],
+                [7, 0, 2, 0],
+                [8, 0, 0, 0],
+                [8, 0, 1, 0],
+            ],
+        ),
         run(0, &[good, [0, 6, 0, 0], [9, 8, 0, 0], [9, 8, 1, 0], [1, 9, 1, 1], [5, 0, 0, 0]]),
     ];
     for what in 0..22 {

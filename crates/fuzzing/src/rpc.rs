@@ -66,17 +66,22 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut methods = bench.rpc.methods();
     methods.sort_unstable();
     let rich = execution::testing::TestKey::new(0).address();
-    let call = format!(r#"{{"from":"{rich}","to":"0x00000000000000000000000000000000000000aa","gas":"0x5208"}}"#);
+    let call =
+        format!(r#"{{"from":"{rich}","to":"0x00000000000000000000000000000000000000aa","gas":"0x5208"}}"#);
     let hash = format!("\"0x{}\"", "11".repeat(32));
     let params = |method: &str| match method {
         "eth_call" | "eth_estimateGas" | "eth_createAccessList" => format!(r#"[{call},"latest"]"#),
-        "eth_getLogs" | "eth_newFilter" => r#"[{"fromBlock":"0x0","toBlock":"latest","topics":[null,[]]}]"#.into(),
+        "eth_getLogs" | "eth_newFilter" => {
+            r#"[{"fromBlock":"0x0","toBlock":"latest","topics":[null,[]]}]"#.into()
+        }
         "eth_getBlockByNumber" => r#"["latest",true]"#.into(),
         "eth_getStorageAt" => format!(r#"["{rich}","0x0","latest"]"#),
         "eth_getBalance" | "eth_getCode" | "eth_getTransactionCount" => format!(r#"["{rich}","earliest"]"#),
         "eth_feeHistory" => r#"["0x4","latest",[10,50.5]]"#.into(),
         "eth_sendRawTransaction" | "eth_sendRawTransactionSync" => r#"["0x02f8"]"#.into(),
-        name if name.contains("ByHash") || name.contains("Hash") || name.contains("Receipt") => format!("[{hash}]"),
+        name if name.contains("ByHash") || name.contains("Hash") || name.contains("Receipt") => {
+            format!("[{hash}]")
+        }
         "eth_subscribe" => r#"["logs",{}]"#.into(),
         _ => "[]".into(),
     };

@@ -6,7 +6,9 @@ use crate::{certificates, files, replica, rpc};
 use alloy_primitives::{Address, U256};
 use execution::testing::TestKey;
 use execution::{Payload, RecoveredTx};
-use types::{ConsensusMessage, Epoch, FetchRequest, FetchResponse, Height, Justify, Prepare, SignerSet, encode};
+use types::{
+    ConsensusMessage, Epoch, FetchRequest, FetchResponse, Height, Justify, Prepare, SignerSet, encode,
+};
 
 /// Inputs by target.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
@@ -16,7 +18,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(engine_api::fuzzing::seeds());
     all.extend(journal::fuzzing::seeds().into_iter().map(|bytes| ("journal_piece", bytes)));
     all.push(("journal_piece", [vec![1], files::sign_state()].concat()));
-    all.extend([&[][..], &[2, 0, 3, 0, 1, 1], &[1, 3, 40, 0], &[0, 2, 0, 0, 3, 2, 0, 0]].map(|b| ("journal_files", b.to_vec())));
+    all.extend(
+        [&[][..], &[2, 0, 3, 0, 1, 1], &[1, 3, 40, 0], &[0, 2, 0, 0, 3, 2, 0, 0]]
+            .map(|b| ("journal_files", b.to_vec())),
+    );
     all.extend(settings());
     all.extend(execution());
     all.extend(rpc::seeds().into_iter().map(|bytes| ("rpc", bytes)));
@@ -80,7 +85,10 @@ fn bls() -> Vec<u8> {
 
 fn settings() -> Vec<(&'static str, Vec<u8>)> {
     let consensus = toml::to_string(&consensus_node::Config::default()).unwrap();
-    let execution = toml::to_string(&execution_node::Config::default()).unwrap();
+    let engine = engine_api::Endpoint::Unix("engine.sock".into());
+    let execution =
+        toml::to_string(&execution_node::Config::new("genesis.json", "execution", engine, "jwt.hex"))
+            .unwrap();
     vec![
         ("genesis", serde_json::to_vec(&rpc::genesis()).unwrap()),
         ("config", [&[0], consensus.as_bytes()].concat()),
