@@ -378,7 +378,7 @@ impl World {
         self.lab.start().unwrap();
         self.view = self.view.min(self.lab.replica.as_ref().map_or(self.view, |replica| replica.view()));
         let durable = self.lab.disk.finalized_height();
-        assert!(durable <= self.height, "{durable} was never announced");
+        assert!(durable >= self.height, "{} was announced, {durable} is on disk", self.height);
         self.height = durable;
     }
 
