@@ -5,10 +5,12 @@ use crate::reader::Reader;
 use crypto::bls::{aggregate, verify_aggregate};
 use crypto::{Domain, PublicKey, SecretKey, Signature, VerifyingKey};
 use std::sync::LazyLock;
+use types::evidence::Joint;
 use types::vote::{Signed, Statement};
 use types::{
-    Address, B256, CommitQc, CommitVote, Epoch, Height, PrepareVote, Qc, QuorumRule, SignerSet, Stake, Tc,
-    TimeoutGroup, TimeoutReason, TimeoutVote, Validator, ValidatorIndex, ValidatorSet, View,
+    Address, B256, CommitQc, CommitVote, Epoch, Evidence, Height, PrepareVote, ProposalVote, Qc, QuorumRule,
+    SignerSet, Stake, Tc, TimeoutGroup, TimeoutReason, TimeoutVote, Validator, ValidatorIndex, ValidatorSet,
+    View, Witness,
 };
 
 /// Uneven on purpose: no count of heads says anything about stake.
@@ -36,8 +38,10 @@ pub fn certificates(bytes: &[u8]) {
         let _ = (qc.map(|qc| judge(&qc)), commit.map(|qc| judge(&qc)), tc.map(|tc| judge(&tc)));
         return;
     }
-    let signers =
-        SignerSet::of(SET.len(), SET.indices().filter(|i| i.get() % 11 != 5 || reader.byte() % 2 == 0));
+    let signers = SignerSet::of(
+        SET.len(),
+        SET.indices().filter(|i| i.get() % 11 != 5 || reader.byte().is_multiple_of(2)),
+    );
     match reader.below(3) {
         0 => edited(&mut reader, &qc(&signers)),
         1 => edited(&mut reader, &commit_qc(&signers)),
@@ -184,4 +188,109 @@ pub fn bls(bytes: &[u8]) {
         assert_eq!(point.verify(message, &signature), verify_aggregate(&[&point], message, &signature));
         assert!(!verify_aggregate(&[&honest, &point], message, &HONEST.sign(message)));
     }
+}
+
+/// Evidence of any bytes (an odd first byte), or of two statements that the bytes choose and several validators signed
+/// (an even one). It has one encoding, accuses members who signed both statements, verifies when they did, and does not
+/// with an edit.
+pub fn evidence(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    if reader.byte() % 2 == 1 {
+        let body = reader.take(usize::MAX);
+        if let Ok(evidence) = Evidence::decode(body) {
+            assert_eq!(types::encode(&evidence), body);
+            accused(&evidence);
+        }
+        return;
+    }
+    let (first, second) = (witness(&mut reader), witness(&mut reader));
+    let mut good = match Evidence::new(SET.epoch(), first.clone(), second.clone()) {
+        Ok(evidence) => evidence,
+        Err(_) => return,
+    };
+    assert_eq!(
+        Evidence::new(SET.epoch(), second, first),
+        Ok(good.clone()),
+        "the order given does not matter"
+    );
+    assert!(accused(&good), "good evidence is refused: {good:?}");
+    let mut bytes = types::encode(&good);
+    while !reader.is_empty() {
+        let at = usize::from(reader.word()) % bytes.len();
+        bytes[at] ^= reader.byte();
+    }
+    if let Ok(other) = Evidence::decode(&bytes) {
+        assert_eq!(accused(&other), other == good, "edited evidence verifies: {other:?}");
+        good = other;
+    }
+    let _ = good.offenders();
+}
+
+/// Whether evidence verifies.
+fn accused(evidence: &Evidence) -> bool {
+    let accusation = evidence.accusation().unwrap();
+    assert!(!accusation.offenders.is_empty());
+    assert!(accusation.offenders.windows(2).all(|pair| pair[0] < pair[1]));
+    match evidence.verify(&SET, &domain()) {
+        Ok(guilty) => {
+            assert!(guilty.iter().all(|index| SET.get(*index).is_some()));
+            assert_eq!(guilty, accusation.offenders);
+            guilty.iter().for_each(|index| assert!(evidence.id(*index).is_ok()));
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// A statement of small numbers, by one validator or by several.
+fn witness(reader: &mut Reader<'_>) -> Witness {
+    let signers = SignerSet::of(SET.len(), SET.indices().filter(|_| reader.byte() % 4 == 0));
+    let signer = index(reader.below(SET.len()));
+    let mut number = || View::new(u64::from(reader.byte() % 8));
+    let (a, b) = (number(), number());
+    let block_hash = B256::repeat_byte(reader.byte() % 4);
+    let link = PrepareVote {
+        source_view: a,
+        source_hash: B256::ZERO,
+        target_view: b,
+        height: Height::new(1),
+        block_hash,
+    };
+    let commit = CommitVote { view: a, height: Height::new(1), block_hash };
+    let timeout =
+        TimeoutVote { view: a, high_qc_view: b, last_prepared_view: b, reason: TimeoutReason::Expired };
+    let proposal = ProposalVote { view: a, block_hash };
+    let alone = signers.count() == 0;
+    match reader.byte() % 4 {
+        0 if alone => Witness::Commit(signed(signer, commit)),
+        0 => Witness::Commits(joint(commit, signers)),
+        1 if alone => Witness::Prepare(signed(signer, link)),
+        1 => Witness::Prepares(joint(link, signers)),
+        2 => Witness::Timeout(signed(signer, timeout)),
+        _ => Witness::Proposal(signed(signer, proposal)),
+    }
+}
+
+fn signed<S: Statement>(signer: ValidatorIndex, statement: S) -> Signed<S> {
+    Signed::new(statement, signer, &SecretKey::simulated(signer.get().into()), &domain())
+}
+
+fn joint<S: Statement + Copy>(statement: S, signers: SignerSet) -> Joint<S> {
+    let signature = aggregate(&sign(statement, &signers)).unwrap();
+    Joint { statement, signers, signature }
+}
+
+/// Two commits of one view, and what is left of it as bytes.
+pub fn evidence_seeds() -> Vec<Vec<u8>> {
+    let everyone = SignerSet::of(SET.len(), SET.indices());
+    let commit =
+        |hash| CommitVote { view: View::new(3), height: Height::new(1), block_hash: B256::repeat_byte(hash) };
+    let double = [1, 2].map(|hash| Witness::Commits(joint(commit(hash), everyone.clone())));
+    let [first, second] = double;
+    let bytes = types::encode(&Evidence::new(SET.epoch(), first, second).unwrap());
+    let chosen = |kinds: [u8; 2], hashes: [u8; 2]| {
+        let one = |kind: u8, hash: u8| [&[0; 11][..], &[0, 3, 5, hash, kind]].concat();
+        [vec![0], one(kinds[0], hashes[0]), one(kinds[1], hashes[1])].concat()
+    };
+    vec![[vec![1], bytes].concat(), chosen([0, 0], [1, 2]), chosen([1, 1], [1, 2]), chosen([3, 3], [1, 2])]
 }

@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "blocks", run: codec::blocks },
     Target { name: "fetch", run: codec::fetch },
     Target { name: "certificates", run: certificates::certificates },
+    Target { name: "evidence", run: certificates::evidence },
     Target { name: "bls", run: certificates::bls },
     Target { name: "hello", run: net::fuzzing::hello },
     Target { name: "binding", run: net::fuzzing::binding },

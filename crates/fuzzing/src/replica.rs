@@ -141,7 +141,7 @@ impl World {
             return;
         }
         let source = parent.as_ref().map_or(View::ZERO, Qc::view);
-        let skipped = number > source.get() + 1 && c % 8 != 0;
+        let skipped = number > source.get() + 1 && !c.is_multiple_of(8);
         let timeout = skipped.then(|| self.tc(number - 1, parent.as_ref(), source.get()));
         let at = self.lab.now.wall_ms.saturating_add(u64::from(b / 64) * 4_000);
         let block = self.lab.block_at(number, parent.as_ref(), timeout, &[b'p', c], at);
@@ -257,7 +257,7 @@ impl World {
 
     fn link(&mut self, up: u8, by: u8) {
         let peer = index(self.peer(by));
-        self.lab.input(if up % 2 == 0 { Input::Connected(peer) } else { Input::Disconnected(peer) });
+        self.lab.input(if up.is_multiple_of(2) { Input::Connected(peer) } else { Input::Disconnected(peer) });
     }
 
     fn fetched(&mut self, kind: u8, choice: u8, count: u8) {
@@ -267,7 +267,10 @@ impl World {
                 let head = self.lab.commit_qc(&block, &self.signers(count));
                 let first = self.blocks.len().saturating_sub(1 + usize::from(count % 16));
                 let stored = self.blocks[first..].iter().map(|(block, _)| {
-                    Lab::stored(block, (kind % 8 == 0).then(|| self.lab.commit_qc(block, &self.signers(0))))
+                    Lab::stored(
+                        block,
+                        kind.is_multiple_of(8).then(|| self.lab.commit_qc(block, &self.signers(0))),
+                    )
                 });
                 Ok(types::FetchResponse { blocks: stored.collect(), head: Some(head) })
             }
@@ -299,7 +302,7 @@ impl World {
         }
         let request = self.lab.asked.remove(usize::from(choice) % self.lab.asked.len());
         let failed = || EngineError::Unavailable("gone".into());
-        let honest = how % 2 == 0;
+        let honest = how.is_multiple_of(2);
         let reply = match request {
             Request::NewPayload { block_hash, block } => {
                 let result = if honest { self.lab.executor.new_payload(&block) } else { Err(failed()) };
@@ -309,9 +312,10 @@ impl World {
                 let built = self.lab.executor.build(&request, vec![how]);
                 EngineReply::Built { id, result: if honest { built } else { Err(failed()) } }
             }
-            Request::AwaitTransactions { id, .. } => {
-                EngineReply::Pending { id, result: if honest { Ok(how % 4 == 0) } else { Err(failed()) } }
-            }
+            Request::AwaitTransactions { id, .. } => EngineReply::Pending {
+                id,
+                result: if honest { Ok(how.is_multiple_of(4)) } else { Err(failed()) },
+            },
             Request::FinalizedState => EngineReply::Up(self.lab.executor.head()),
             Request::Fetch { id, .. } => {
                 return self.lab.input(Input::Fetched { id, result: Err("it is gone".into()) });
@@ -385,7 +389,7 @@ impl World {
     fn clock(&mut self, a: u8, b: u8) {
         let by = u64::from(a) * 100;
         let wall = &mut self.lab.now.wall_ms;
-        *wall = if b % 2 == 0 { wall.saturating_add(by) } else { wall.saturating_sub(by) };
+        *wall = if b.is_multiple_of(2) { wall.saturating_add(by) } else { wall.saturating_sub(by) };
         self.lab.input(Input::Tick);
     }
 

@@ -22,6 +22,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         [&[][..], &[2, 0, 3, 0, 1, 1], &[1, 3, 40, 0], &[0, 2, 0, 0, 3, 2, 0, 0]]
             .map(|b| ("journal_files", b.to_vec())),
     );
+    all.extend(certificates::evidence_seeds().into_iter().map(|bytes| ("evidence", bytes)));
     all.extend(settings());
     all.extend(execution());
     all.extend(rpc::seeds().into_iter().map(|bytes| ("rpc", bytes)));
