@@ -399,7 +399,7 @@ impl World {
         for outbound in &self.lab.sent[self.checked..] {
             match (outbound, self.me) {
                 (Outbound::Send(_, message) | Outbound::Broadcast(message), Some(me)) => {
-                    durable_before_sent(&self.lab.disk, index(me), message).unwrap();
+                    durable_before_sent(self.lab.disk.sign_state(), index(me), message).unwrap();
                     self.audit.sent(index(me), message).unwrap();
                 }
                 (Outbound::Send(_, message) | Outbound::Broadcast(message), None) => {

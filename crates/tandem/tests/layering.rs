@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &["crypto", "types"]),
     ("engine-api", &["crypto", "types"]),
     ("execution", &["crypto", "types"]),
+    ("light-client", &["crypto", "types"]),
     ("txpool", &["crypto", "types", "execution"]),
     ("state", &["crypto", "types", "execution"]),
     ("consensus-node", &["crypto", "types", "consensus", "journal", "net", "engine-api"]),
@@ -72,7 +73,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 ];
 
 /// Pure crates: no runtime, no clock, no randomness of their own.
-const PURE: &[&str] = &["crypto", "types", "consensus", "execution", "txpool"];
+const PURE: &[&str] = &["crypto", "types", "consensus", "light-client", "execution", "txpool"];
 const IMPURE: &[&str] = &["tokio", "async-std", "futures", "rand", "mio", "tracing-subscriber", "chrono"];
 
 fn workspace() -> Metadata {
