@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::engine_link::EngineCall;
 use crate::feed::{Feed, FinalBlock};
 use crate::metrics::{MessageLabels, Metrics, ValidatorLabel};
-use consensus::{Disk, DiskError, Input, Now, Outbound, Replica, Request};
+use consensus::{Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Replica, Request};
 use engine_api::EngineError;
 use journal::Journal;
 use net::{MeshEvent, MeshHandle, Penalty};
@@ -28,6 +28,9 @@ pub(crate) const INPUTS_MAX: usize = 1024;
 
 /// Questions that wait for the thread.
 pub(crate) const QUESTIONS_MAX: usize = 64;
+
+/// Inputs that wait already are handled together, up to this many: one write to the disk covers them all.
+const INPUTS_PER_STEP_MAX: usize = 64;
 
 /// At most one log line about one validator's misbehaviour in this time.
 const MISBEHAVIOUR_LOG_MS: u64 = 10_000;
@@ -130,6 +133,38 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// `first` and the inputs that wait behind it and may share its step, and the event that ended the search.
+    fn gather(&mut self, first: Input) -> (Vec<Input>, Option<Event>) {
+        let mut inputs = vec![first];
+        while inputs.len() < INPUTS_PER_STEP_MAX {
+            match self.waiting() {
+                Some(Event::Input(input)) if !reads_the_disk(&input) => inputs.push(input),
+                other => return (inputs, other),
+            }
+        }
+        (inputs, None)
+    }
+
+    /// An input that is there already.
+    fn waiting(&mut self) -> Option<Event> {
+        if let Ok(input) = self.inputs.try_recv() {
+            return Some(Event::Input(input));
+        }
+        while let Ok(event) = self.mesh.try_recv() {
+            if let Some(event) = event_of_mesh(event) {
+                return Some(event);
+            }
+        }
+        None
+    }
+}
+
+/// Whether the replica looks final blocks up for an input: those of the step before must be on disk by then.
+fn reads_the_disk(input: &Input) -> bool {
+    matches!(input, Input::Engine(EngineReply::Up(_) | EngineReply::Down(_)))
+}
+
 fn event_of_mesh(event: MeshEvent) -> Option<Event> {
     Some(match event {
         MeshEvent::Message { from, bytes } => match types::decode::<ConsensusMessage>(&bytes) {
@@ -179,15 +214,25 @@ impl Driver {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut state = State::new(self);
         state.remember_recent();
-        state.step(Input::Tick);
+        state.step(vec![Input::Tick]);
+        // What ended the last search for inputs.
+        let mut held = None;
         timer.block_on(async {
             loop {
                 let deadline = state.deadline();
                 if let Some(failure) = state.failure.as_ref().filter(|_| Instant::now() >= deadline) {
                     return Err(std::io::Error::other(failure.to_string()));
                 }
-                match sources.next(deadline).await {
-                    Event::Input(input) => state.step(input),
+                let event = match held.take() {
+                    Some(event) => event,
+                    None => sources.next(deadline).await,
+                };
+                match event {
+                    Event::Input(input) => {
+                        let (inputs, other) = sources.gather(input);
+                        held = other;
+                        state.step(inputs);
+                    }
                     Event::Garbage(from) => {
                         state.misbehaved(from, Penalty::Malformed, "sent bytes that are no message")
                     }
@@ -229,12 +274,12 @@ impl State {
         self.ends_at.unwrap_or_else(|| self.driver.clock.instant(self.driver.replica.deadline()))
     }
 
-    fn step(&mut self, input: Input) {
-        self.note(&input);
+    fn step(&mut self, inputs: Vec<Input>) {
+        inputs.iter().for_each(|input| self.note(input));
         if self.failure.is_some() {
             return;
         }
-        if let Err(error) = self.try_step(input) {
+        if let Err(error) = self.try_step(inputs) {
             let stay_s = FAILED_STAY.as_secs();
             tracing::error!(%error, stay_s, "the disk failed: this node signs nothing any more and ends soon");
             self.driver.metrics.disk_failed.set(1);
@@ -263,12 +308,16 @@ impl State {
         self.driver.metrics.messages.get_or_create(&MessageLabels { direction, kind: message.kind() }).inc();
     }
 
-    /// Input, requests, disk, and only then the world (C-7).
-    fn try_step(&mut self, input: Input) -> Result<(), DiskError> {
-        let Driver { replica, journal, clock, .. } = &mut self.driver;
-        let mut ready = replica.handle(clock.now(), input, journal)?;
-        for request in ready.take_requests() {
-            self.start(request);
+    /// Inputs, requests, disk, and only then the world (C-7).
+    fn try_step(&mut self, inputs: Vec<Input>) -> Result<(), DiskError> {
+        let mut ready = Ready::default();
+        for input in inputs {
+            let Driver { replica, journal, clock, .. } = &mut self.driver;
+            let mut more = replica.handle(clock.now(), input, journal)?;
+            for request in more.take_requests() {
+                self.start(request);
+            }
+            ready.append(more);
         }
         let writes = !ready.records().is_empty();
         let begun = Instant::now();

@@ -131,6 +131,18 @@ impl Ready {
         &self.records
     }
 
+    /// Adds what a later input led to, so that one write covers both. Messages of the earlier one then wait for the
+    /// records of the later one too.
+    pub fn append(&mut self, mut later: Self) {
+        if later.records.iter().any(|record| matches!(record, Record::SignState(_))) {
+            // Each is the whole state: the later one covers whatever the earlier one did.
+            self.records.retain(|record| !matches!(record, Record::SignState(_)));
+        }
+        self.requests.append(&mut later.requests);
+        self.records.append(&mut later.records);
+        self.sealed.append(&mut later.sealed);
+    }
+
     /// Makes the records durable and releases what waited for that.
     ///
     /// Blocks and the sign-state come first, certificates and finality marks after: a commit certificate may hold

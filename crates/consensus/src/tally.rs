@@ -9,7 +9,7 @@
 //!   the mark of an equivocator).
 //! - A book keeps votes for a bounded window of views.
 
-use crypto::bls::aggregate;
+use crypto::bls::{Witness, aggregate, aggregate_verified};
 use std::collections::{BTreeMap, BTreeSet};
 use types::vote::{Signed, Statement};
 use types::{
@@ -45,9 +45,17 @@ pub struct Aggregate<S> {
 #[derive(Clone, Debug, Default)]
 struct Votes {
     signatures: BTreeMap<ValidatorIndex, Signature>,
-    /// Those checked on their own.
+    /// Those known to be good on their own: checked one by one, or the own vote.
     checked: BTreeSet<ValidatorIndex>,
     certified: bool,
+}
+
+impl Votes {
+    /// Any vote that is known to be good.
+    fn witness<'a>(&'a self, set: &'a ValidatorSet) -> Option<Witness<'a>> {
+        let good = self.checked.iter();
+        good.filter_map(|i| Some(Witness { key: set.key(*i)?, signature: self.signatures.get(i)? })).next()
+    }
 }
 
 /// Votes of one kind in one view.
@@ -65,6 +73,24 @@ impl<S> Default for Tally<S> {
 }
 
 impl<S: Statement + Ord + Copy> Tally<S> {
+    /// Notes that the certificate for this statement is known: further votes for it prove nothing new and are not
+    /// verified.
+    pub fn settle(&mut self, statement: S) {
+        self.by_statement.entry(statement).or_default().certified = true;
+    }
+
+    /// Counts a vote this node made. Its signature is good, which makes verifying the others' cheaper.
+    pub fn add_own(
+        &mut self,
+        set: &ValidatorSet,
+        domain: &Domain,
+        vote: &Signed<S>,
+        liars: &mut Vec<ValidatorIndex>,
+    ) -> Counted<Aggregate<S>> {
+        self.by_statement.entry(vote.statement).or_default().checked.insert(vote.signer);
+        self.add(set, domain, vote, liars)
+    }
+
     /// Counts a vote; `liars` receives validators whose signatures turn out bad.
     pub fn add(
         &mut self,
@@ -118,9 +144,8 @@ fn certify<S: Statement + Copy>(
     }
     let message = statement.signing_bytes(domain);
     let verified = |votes: &Votes| {
-        let signatures: Vec<_> = votes.signatures.values().copied().collect();
-        let keys: Vec<_> = votes.signatures.keys().filter_map(|i| set.key(*i)).collect();
-        aggregate(&signatures).ok().filter(|sum| crypto::bls::verify_aggregate(&keys, &message, sum))
+        let signed: Vec<_> = votes.signatures.iter().filter_map(|(i, s)| Some((set.key(*i)?, s))).collect();
+        aggregate_verified(&signed, &message, votes.witness(set))
     };
     let signature = verified(votes).or_else(|| {
         let checked = &mut votes.checked;

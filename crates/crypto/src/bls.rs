@@ -3,6 +3,8 @@
 //!
 //! Signatures here are *attributable*: an aggregate travels with the bitmap of its signers.
 
+use crate::meter::{Phase, span};
+use crate::pairing::{Product, Term, all_verify};
 use crate::simulated;
 use alloy_primitives::hex;
 use blst::{BLST_ERROR, min_pk};
@@ -154,6 +156,7 @@ impl SecretKey {
     }
 
     fn sign_with(&self, message: &[u8], dst: &[u8]) -> Signature {
+        let _span = span(Phase::Sign);
         match &self.0 {
             Secret::Bls(key) => Signature(key.sign(message, dst, &[]).to_bytes()),
             Secret::Simulated(public) => simulated::sign(public, message, dst),
@@ -220,13 +223,17 @@ impl VerifyingKey {
         self.verify_with(&self.to_bytes().0, proof, POSSESSION_DST)
     }
 
-    fn verify_with(&self, message: &[u8], signature: &Signature, dst: &[u8]) -> bool {
+    fn verify_with(&self, message: &[u8], signature: &Signature, dst: &'static [u8]) -> bool {
+        let _span = span(Phase::Certificates);
         let key = match &self.0 {
             Verifying::Bls(key) => key,
             Verifying::Simulated(key) => return simulated::sign(key, message, dst) == *signature,
         };
         let Ok(point) = min_pk::Signature::from_bytes(&signature.0) else { return false };
-        point.verify(true, message, dst, &[], key, false) == BLST_ERROR::BLST_SUCCESS
+        let mut product = Product::new(dst);
+        product.hashed(key, message);
+        product.minus_signature(&point);
+        product.is_one()
     }
 
     fn point(&self) -> Option<&min_pk::PublicKey> {
@@ -242,8 +249,11 @@ pub fn aggregate(signatures: &[Signature]) -> Result<Signature, BlsError> {
     if let Some(sum) = simulated::aggregate(signatures) {
         return Ok(sum);
     }
+    sum_of_points(signatures.iter()).map(|sum| Signature(sum.to_bytes()))
+}
+
+fn sum_of_points<'a>(signatures: impl Iterator<Item = &'a Signature>) -> Result<min_pk::Signature, BlsError> {
     let points = signatures
-        .iter()
         .map(|s| min_pk::Signature::from_bytes(&s.0).map_err(|code| BlsError::BadSignature(BlstCode(code))))
         .collect::<Result<Vec<_>, _>>()?;
     let refs: Vec<&min_pk::Signature> = points.iter().collect();
@@ -252,7 +262,13 @@ pub fn aggregate(signatures: &[Signature]) -> Result<Signature, BlsError> {
     }
     let sum = min_pk::AggregateSignature::aggregate(&refs, false)
         .map_err(|code| BlsError::BadSignature(BlstCode(code)))?;
-    Ok(Signature(sum.to_signature().to_bytes()))
+    Ok(sum.to_signature())
+}
+
+/// The sum of real keys; `None` for no keys and for stand-ins.
+fn sum_of_keys<'a>(keys: impl Iterator<Item = &'a VerifyingKey>) -> Option<min_pk::PublicKey> {
+    let refs = keys.map(VerifyingKey::point).collect::<Option<Vec<_>>>()?;
+    Some(min_pk::AggregatePublicKey::aggregate(&refs, false).ok()?.to_public_key())
 }
 
 /// Verifies an aggregate in which every key signed the same `message`. False for an empty key list.
@@ -265,6 +281,7 @@ pub fn verify_aggregate(keys: &[&VerifyingKey], message: &[u8], signature: &Sign
 /// Verifies an aggregate over groups: all keys of a group signed the group's message. False when there is no group
 /// or one is empty. Costs one pairing per group, not per key.
 pub fn verify_grouped(groups: &[(Vec<&VerifyingKey>, Vec<u8>)], signature: &Signature) -> bool {
+    let _span = span(Phase::Certificates);
     if groups.is_empty() || groups.iter().any(|(members, _)| members.is_empty()) {
         return false;
     }
@@ -272,17 +289,94 @@ pub fn verify_grouped(groups: &[(Vec<&VerifyingKey>, Vec<u8>)], signature: &Sign
         return simulated::verify_grouped(groups, signature);
     }
     let Ok(point) = min_pk::Signature::from_bytes(&signature.0) else { return false };
-    let mut keys = Vec::with_capacity(groups.len());
-    for (members, _) in groups {
-        let Some(refs) = members.iter().map(|key| key.point()).collect::<Option<Vec<_>>>() else {
-            return false;
-        };
-        let Ok(sum) = min_pk::AggregatePublicKey::aggregate(&refs, false) else { return false };
-        keys.push(sum.to_public_key());
+    let mut product = Product::new(SIGNATURE_DST);
+    for (members, message) in groups {
+        let Some(sum) = sum_of_keys(members.iter().copied()) else { return false };
+        product.hashed(&sum, message);
     }
-    let key_refs: Vec<&min_pk::PublicKey> = keys.iter().collect();
-    let messages: Vec<&[u8]> = groups.iter().map(|(_, message)| message.as_slice()).collect();
-    point.aggregate_verify(true, &messages, SIGNATURE_DST, &key_refs, false) == BLST_ERROR::BLST_SUCCESS
+    product.minus_signature(&point);
+    product.is_one()
+}
+
+/// A key and its signature over a message. Both must be known to belong together: the own one, or one verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Witness<'a> {
+    /// Who signed.
+    pub key: &'a VerifyingKey,
+    /// A valid signature of this key.
+    pub signature: &'a Signature,
+}
+
+/// Adds up the votes for one message and verifies the sum: `None` unless it stands for all of them.
+///
+/// With a `witness` to the same message nothing is hashed to the curve. Let the witness' key be `g^w` and its
+/// signature `H^w` for the message's point `H`; the votes add up to the key `g^x` and the signature `S`. Then
+/// `e(g^x, H^w) = e(g^w, S)` holds exactly when `S = H^x`, because `w` is invertible: what `e(g^x, H) = e(g, S)` says.
+pub fn aggregate_verified(
+    votes: &[(&VerifyingKey, &Signature)],
+    message: &[u8],
+    witness: Option<Witness<'_>>,
+) -> Option<Signature> {
+    let _span = span(Phase::Votes);
+    let Some(key) = sum_of_keys(votes.iter().map(|(key, _)| *key)) else {
+        let signatures: Vec<Signature> = votes.iter().map(|(_, signature)| **signature).collect();
+        let keys: Vec<&VerifyingKey> = votes.iter().map(|(key, _)| *key).collect();
+        return aggregate(&signatures).ok().filter(|sum| verify_aggregate(&keys, message, sum));
+    };
+    let sum = sum_of_points(votes.iter().map(|(_, signature)| *signature)).ok()?;
+    let mut product = Product::new(SIGNATURE_DST);
+    match witness.and_then(|w| Some((w.key.point()?, min_pk::Signature::from_bytes(&w.signature.0).ok()?))) {
+        Some((witness_key, signed)) => {
+            product.raw(&key, &signed);
+            product.minus(witness_key, &sum);
+        }
+        None => {
+            product.hashed(&key, message);
+            product.minus_signature(&sum);
+        }
+    }
+    product.is_one().then(|| Signature(sum.to_bytes()))
+}
+
+/// What one verification asks: whether all of `keys` signed `message`, `signature` being the sum.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Who signed.
+    pub keys: Vec<&'a VerifyingKey>,
+    /// What.
+    pub message: Vec<u8>,
+    /// The sum of their signatures.
+    pub signature: Signature,
+}
+
+impl Claim<'_> {
+    /// Whether it is true.
+    pub fn holds(&self) -> bool {
+        verify_aggregate(&self.keys, &self.message, &self.signature)
+    }
+
+    fn term(&self) -> Option<Term<'_>> {
+        let key = sum_of_keys(self.keys.iter().copied())?;
+        Some((key, &self.message, min_pk::Signature::from_bytes(&self.signature.0).ok()?))
+    }
+}
+
+/// Whether all claims are true, for less than their verification one by one. When they are not, this does not say
+/// which.
+///
+/// The claims are added up with random 64-bit coefficients, so a false one passes with a chance of 2^-64. The verdict
+/// on true claims does not depend on the randomness.
+pub fn all_hold(claims: &[Claim<'_>]) -> bool {
+    let _span = span(Phase::Certificates);
+    let one_by_one = || claims.iter().all(Claim::holds);
+    let simulated = |claim: &Claim<'_>| claim.keys.iter().all(|key| key.point().is_none());
+    if claims.len() < 2 || claims.iter().any(simulated) {
+        return one_by_one();
+    }
+    match claims.iter().map(Claim::term).collect::<Option<Vec<_>>>() {
+        Some(terms) => all_verify(&terms, SIGNATURE_DST).unwrap_or_else(one_by_one),
+        None => false,
+    }
 }
 
 #[cfg(test)]
@@ -342,5 +436,90 @@ mod tests {
         assert!(aggregate(&[Signature::ZERO]).is_err());
         assert_eq!(aggregate(&[]), Err(BlsError::Empty));
         assert!(SecretKey::from_bytes(&[0; 32]).is_err());
+    }
+
+    fn claims<'a>(keys: &'a [(SecretKey, VerifyingKey)], messages: &[&[u8]]) -> Vec<Claim<'a>> {
+        messages
+            .iter()
+            .map(|message| {
+                let signatures: Vec<_> = keys.iter().map(|(secret, _)| secret.sign(message)).collect();
+                let signature = aggregate(&signatures).expect("valid points");
+                Claim {
+                    keys: keys.iter().map(|(_, key)| key).collect(),
+                    message: message.to_vec(),
+                    signature,
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_batch_holds_exactly_when_each_of_its_claims_does() {
+        let keys = keys(3);
+        let good = claims(&keys, &[b"a", b"b", b"c"]);
+        assert!(all_hold(&good) && all_hold(&good[..1]) && all_hold(&[]));
+        for bad in 0..3 {
+            let mut batch = good.clone();
+            batch[bad].signature = good[(bad + 1) % 3].signature;
+            assert!(!all_hold(&batch));
+            let mut batch = good.clone();
+            batch[bad].message = b"d".to_vec();
+            assert!(!all_hold(&batch));
+            let mut batch = good.clone();
+            batch[bad].keys.pop();
+            assert!(!all_hold(&batch));
+            let mut batch = good.clone();
+            batch[bad].keys.clear();
+            assert!(!all_hold(&batch));
+            for malformed in [Signature::ZERO, Signature([0xff; 96]), infinity()] {
+                let mut batch = good.clone();
+                batch[bad].signature = malformed;
+                assert!(!all_hold(&batch));
+            }
+        }
+    }
+
+    /// What an unweighted sum of the claims would let pass: the errors of two signatures of one author cancel out.
+    #[test]
+    fn errors_that_cancel_out_do_not_pass_a_batch() {
+        let keys = keys(1);
+        let (a, b) = (keys[0].0.sign(b"a"), keys[0].0.sign(b"b"));
+        let claim = |message: &[u8], signature| Claim {
+            keys: vec![&keys[0].1],
+            message: message.to_vec(),
+            signature,
+        };
+        let swapped = [claim(b"a", b), claim(b"b", a)];
+        let sum = aggregate(&[a, b]).expect("valid points");
+        let groups = [(vec![&keys[0].1], b"a".to_vec()), (vec![&keys[0].1], b"b".to_vec())];
+        assert!(verify_grouped(&groups, &sum), "the sums are equal");
+        assert!(!all_hold(&swapped));
+    }
+
+    #[test]
+    fn with_a_witness_votes_add_up_exactly_when_they_do_without() {
+        let keys = keys(4);
+        let signed: Vec<_> = keys.iter().map(|(secret, _)| secret.sign(b"m")).collect();
+        let witness = Some(Witness { key: &keys[3].1, signature: &signed[3] });
+        let votes: Vec<_> = keys.iter().zip(&signed).map(|((_, key), signature)| (key, signature)).collect();
+        for count in 1..=4 {
+            let sum = aggregate(&signed[..count]).expect("valid points");
+            assert_eq!(aggregate_verified(&votes[..count], b"m", witness), Some(sum));
+            assert_eq!(aggregate_verified(&votes[..count], b"m", None), Some(sum));
+        }
+        let other = keys[0].0.sign(b"n");
+        for bad in [&other, &signed[1], &Signature::ZERO, &infinity()] {
+            let mut votes = votes.clone();
+            votes[0].1 = bad;
+            assert_eq!(aggregate_verified(&votes, b"m", witness), None);
+            assert_eq!(aggregate_verified(&votes, b"m", None), None);
+        }
+        assert_eq!(aggregate_verified(&[], b"m", witness), None);
+    }
+
+    fn infinity() -> Signature {
+        let mut bytes = [0; 96];
+        bytes[0] = 0xc0;
+        Signature(bytes)
     }
 }

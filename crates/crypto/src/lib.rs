@@ -7,11 +7,14 @@
 //! - [`merkle`]: the tree behind `payload_commitment` and `receipts_hash`.
 //! - [`domain`]: the bytes every consensus signature covers (specs/consensus.md, rule C-1.5).
 //! - [`bls`]: min-pk BLS12-381 signatures with proof of possession.
+//! - [`meter`]: where time goes, for benchmarks.
 //! - [`simulated`]: forgeable stand-ins that make thousands of simulated networks affordable.
 
 pub mod bls;
 pub mod domain;
 pub mod merkle;
+pub mod meter;
+mod pairing;
 pub mod simulated;
 
 pub use alloy_primitives::{B256, keccak256};
@@ -20,6 +23,7 @@ pub use domain::{Domain, SignatureKind};
 
 /// BLAKE3 of `bytes`.
 pub fn hash(bytes: &[u8]) -> B256 {
+    let _span = meter::span(meter::Phase::Hash);
     B256::from(*blake3::hash(bytes).as_bytes())
 }
 
@@ -28,6 +32,7 @@ pub fn hash(bytes: &[u8]) -> B256 {
 /// `context` is a hard-coded, globally unique string such as `"tandem v1 block header"`. The parts are
 /// concatenated without lengths, so at most one of them may have a variable length.
 pub fn tagged_hash(context: &'static str, parts: &[&[u8]]) -> B256 {
+    let _span = meter::span(meter::Phase::Hash);
     let mut hasher = blake3::Hasher::new_derive_key(context);
     for part in parts {
         hasher.update(part);

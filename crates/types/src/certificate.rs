@@ -7,7 +7,7 @@ use crate::{
     TimeoutVote, ValidatorSet, View,
 };
 use borsh::{BorshDeserialize, BorshSerialize};
-use crypto::bls::{verify_aggregate, verify_grouped};
+use crypto::bls::{Claim, verify_grouped};
 
 /// Prepare certificate: quorum stake made the same link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
@@ -120,20 +120,30 @@ impl Qc {
 
     /// Checks epoch, shape, stake and aggregate.
     pub fn verify(&self, set: &ValidatorSet, domain: &Domain) -> Result<(), CertificateError> {
+        check_aggregate(&self.claim(set, domain)?)
+    }
+
+    /// Checks all but the aggregate, which is left to be verified with others.
+    pub fn claim<'a>(&self, set: &'a ValidatorSet, domain: &Domain) -> Result<Claim<'a>, CertificateError> {
         let PrepareVote { source_view, target_view, .. } = self.vote;
         if source_view >= target_view {
             return Err(CertificateError::BackwardLink { from: source_view, to: target_view });
         }
         check_signers(set, self.epoch, &self.signers)?;
-        check_aggregate(set, domain, &self.signers, &self.vote, &self.signature)
+        Ok(claim(set, domain, &self.signers, &self.vote, self.signature))
     }
 }
 
 impl CommitQc {
     /// Checks epoch, shape, stake and aggregate.
     pub fn verify(&self, set: &ValidatorSet, domain: &Domain) -> Result<(), CertificateError> {
+        check_aggregate(&self.claim(set, domain)?)
+    }
+
+    /// Checks all but the aggregate, which is left to be verified with others.
+    pub fn claim<'a>(&self, set: &'a ValidatorSet, domain: &Domain) -> Result<Claim<'a>, CertificateError> {
         check_signers(set, self.epoch, &self.signers)?;
-        check_aggregate(set, domain, &self.signers, &self.vote, &self.signature)
+        Ok(claim(set, domain, &self.signers, &self.vote, self.signature))
     }
 }
 
@@ -233,19 +243,19 @@ fn check_signers(set: &ValidatorSet, epoch: Epoch, signers: &SignerSet) -> Resul
     Ok(())
 }
 
-fn check_aggregate(
-    set: &ValidatorSet,
+fn claim<'a>(
+    set: &'a ValidatorSet,
     domain: &Domain,
     signers: &SignerSet,
     statement: &impl Statement,
-    signature: &Signature,
-) -> Result<(), CertificateError> {
-    let keys: Vec<_> = signers.iter().filter_map(|i| set.key(i)).collect();
-    if verify_aggregate(&keys, &statement.signing_bytes(domain), signature) {
-        Ok(())
-    } else {
-        Err(CertificateError::BadSignature)
-    }
+    signature: Signature,
+) -> Claim<'a> {
+    let keys = signers.iter().filter_map(|i| set.key(i)).collect();
+    Claim { keys, message: statement.signing_bytes(domain), signature }
+}
+
+fn check_aggregate(claim: &Claim<'_>) -> Result<(), CertificateError> {
+    if claim.holds() { Ok(()) } else { Err(CertificateError::BadSignature) }
 }
 
 /// Reference to a certified block: what a header builds on.

@@ -16,6 +16,8 @@ pub mod message;
 pub mod validator;
 pub mod vote;
 
+use crypto::meter::{Phase, span};
+
 pub use alloy_primitives::{Address, B256, Bytes, U256};
 pub use block::{Block, Checkpoint, Header, Justify, SystemInputs};
 pub use certificate::{CertificateError, CommitQc, Qc, Tc, TimeoutGroup};
@@ -32,11 +34,13 @@ pub use vote::{CommitVote, PrepareVote, ProposalVote, RejectionCode, TimeoutReas
 
 /// Canonical bytes of a value.
 pub fn encode<T: borsh::BorshSerialize + ?Sized>(value: &T) -> Vec<u8> {
+    let _span = span(Phase::Encode);
     borsh::to_vec(value).expect("writing to memory cannot fail and no collection exceeds u32::MAX")
 }
 
 /// Parses canonical bytes: every byte must be used, every discriminant known.
 pub fn decode<T: borsh::BorshDeserialize>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let _span = span(Phase::Encode);
     borsh::from_slice(bytes).map_err(|source| DecodeError { length: bytes.len(), reason: source.to_string() })
 }
 

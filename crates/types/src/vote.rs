@@ -4,6 +4,7 @@
 use crate::{B256, Domain, Height, Signature, SignatureKind, ValidatorIndex, View, encode};
 use borsh::{BorshDeserialize, BorshSerialize};
 use crypto::SecretKey;
+use crypto::bls::Claim;
 use serde::{Deserialize, Serialize};
 
 /// A prepare vote: a Casper-FFG link from the certified parent view to the target view (C-4.1).
@@ -141,6 +142,12 @@ impl<S: Statement> Signed<S> {
     pub fn new(statement: S, signer: ValidatorIndex, key: &SecretKey, domain: &Domain) -> Self {
         let signature = key.sign(&statement.signing_bytes(domain));
         Self { statement, signer, signature }
+    }
+
+    /// What [`Signed::verify`] checks, to be verified with others; `None` for a signer outside the set.
+    pub fn claim<'a>(&self, set: &'a crate::ValidatorSet, domain: &Domain) -> Option<Claim<'a>> {
+        let keys = vec![set.key(self.signer)?];
+        Some(Claim { keys, message: self.statement.signing_bytes(domain), signature: self.signature })
     }
 
     /// Whether the signer is in the set and signed.

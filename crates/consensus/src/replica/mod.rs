@@ -16,6 +16,7 @@ mod leader;
 mod pacemaker;
 mod proposals;
 mod status;
+mod together;
 mod votes;
 
 use crate::disk::{Disk, DiskError, Record, Recovered};
@@ -612,8 +613,8 @@ struct VerifiedCache {
 impl VerifiedCache {
     /// Whether the certificate is valid: known, or `check` says so now.
     fn check<C: borsh::BorshSerialize>(&mut self, certificate: &C, check: impl FnOnce(&C) -> bool) -> bool {
-        let id = tagged_hash("tandem v1 verified certificate", &[&types::encode(certificate)]);
-        if self.known.contains(&id) {
+        let id = Self::id(certificate);
+        if self.knows(&id) {
             return true;
         }
         if !check(certificate) {
@@ -625,7 +626,18 @@ impl VerifiedCache {
 
     /// Notes a certificate this node assembled from verified votes.
     fn note<C: borsh::BorshSerialize>(&mut self, certificate: &C) {
-        self.note_id(tagged_hash("tandem v1 verified certificate", &[&types::encode(certificate)]));
+        self.note_id(Self::id(certificate));
+    }
+
+    /// Names a certificate, of whatever type, by its bytes.
+    fn id<C: borsh::BorshSerialize>(certificate: &C) -> B256 {
+        let kind = std::any::type_name::<C>().as_bytes();
+        let length = (kind.len() as u64).to_le_bytes();
+        tagged_hash("tandem v1 verified certificate", &[&length, kind, &types::encode(certificate)])
+    }
+
+    fn knows(&self, id: &B256) -> bool {
+        self.known.contains(id)
     }
 
     fn note_id(&mut self, id: B256) {

@@ -7,7 +7,6 @@ use crate::tree::Verdict;
 use crypto::merkle::payload_root;
 use std::sync::Arc;
 use types::limits::{HEADER_BYTES_MAX, SYSTEM_INPUTS_BYTES_MAX};
-use types::vote::randao_bytes;
 use types::{
     B256, Block, Checkpoint, ConsensusMessage, Header, Height, Justify, PrepareVote, Proposal, RejectionCode,
     TimeoutReason, ValidatorIndex, View, block::randao_mix, encode,
@@ -38,7 +37,9 @@ impl Replica {
             Some(_) => return self.misbehaved(from, format!("proposed two blocks in view {view}")),
             None => {}
         }
-        if !proposal.signed.verify(&self.set, &self.domain) {
+        self.verify_together(&proposal);
+        let (set, domain) = (self.set.clone(), self.domain);
+        if !self.verified.check(&proposal.signed, |signed| signed.verify(&set, &domain)) {
             return self.misbehaved(from, format!("bad signature on its proposal of view {view}"));
         }
         self.accept_proposal(now, from, view, hash, proposal.block);
@@ -150,10 +151,7 @@ impl Replica {
         {
             return Err("the commit certificate does not verify".into());
         }
-        let revealed = set
-            .key(header.proposer)
-            .is_some_and(|key| key.verify(&randao_bytes(&domain, view), &header.randao_reveal));
-        if revealed { Ok(()) } else { Err("the RANDAO reveal does not verify".into()) }
+        if self.reveal_is_valid(header) { Ok(()) } else { Err("the RANDAO reveal does not verify".into()) }
     }
 
     /// Checks that need the parent. Called when the parent is executed.

@@ -22,8 +22,17 @@ impl Replica {
 
     pub(super) fn count_prepare(&mut self, now: Now, vote: Prepare) {
         let mut liars = Vec::new();
-        let (set, domain) = (self.set.clone(), self.domain);
-        let counted = self.prepares.at(vote.statement.target_view).add(&set, &domain, &vote, &mut liars);
+        let (set, domain, own) = (self.set.clone(), self.domain, self.index());
+        let known = self.qcs.get(&vote.statement.target_view).is_some_and(|qc| qc.vote == vote.statement);
+        let tally = self.prepares.at(vote.statement.target_view);
+        if known {
+            tally.settle(vote.statement);
+        }
+        let counted = if own == Some(vote.signer) {
+            tally.add_own(&set, &domain, &vote, &mut liars)
+        } else {
+            tally.add(&set, &domain, &vote, &mut liars)
+        };
         self.blame(liars);
         if let Counted::Certified(Aggregate { statement, signers, signature }) = counted {
             let qc = Qc { epoch: self.epoch(), vote: statement, signers, signature };
@@ -54,8 +63,21 @@ impl Replica {
 
     pub(super) fn count_commit(&mut self, now: Now, vote: Signed<CommitVote>) {
         let mut liars = Vec::new();
-        let (set, domain) = (self.set.clone(), self.domain);
-        let counted = self.commits.at(vote.statement.view).add(&set, &domain, &vote, &mut liars);
+        let (set, domain, own) = (self.set.clone(), self.domain, self.index());
+        let CommitVote { height, block_hash, .. } = vote.statement;
+        let root = self.tree.root();
+        let known = self.commit_qcs.get(&height).is_some_and(|qc| qc.vote == vote.statement)
+            || height < root.height
+            || (height, block_hash) == (root.height, root.hash);
+        let tally = self.commits.at(vote.statement.view);
+        if known {
+            tally.settle(vote.statement);
+        }
+        let counted = if own == Some(vote.signer) {
+            tally.add_own(&set, &domain, &vote, &mut liars)
+        } else {
+            tally.add(&set, &domain, &vote, &mut liars)
+        };
         self.blame(liars);
         if let Counted::Certified(Aggregate { statement, signers, signature }) = counted {
             let qc = CommitQc { epoch: self.epoch(), vote: statement, signers, signature };

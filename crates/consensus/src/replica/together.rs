@@ -1,0 +1,59 @@
+//! Verifying the signatures of a proposal together. A batch only fills [`super::VerifiedCache`]: the checks that follow
+//! ask for each signature by itself, find it known, and decide. Where the batch fails they find the culprit.
+
+use super::{Replica, VerifiedCache};
+use crypto::bls::{Claim, all_hold};
+use types::vote::randao_bytes;
+use types::{B256, Domain, Header, Justify, Proposal, Signature, ValidatorIndex, ValidatorSet, View};
+
+impl Replica {
+    /// One multi-pairing for the proposer's signature, its RANDAO reveal and the certificates of its header that are
+    /// not known yet.
+    pub(super) fn verify_together(&mut self, proposal: &Proposal) {
+        let (set, domain, header) = (self.set.clone(), self.domain, &proposal.block.header);
+        let reveal = Reveal::of(header);
+        let mut asked = vec![
+            (VerifiedCache::id(&proposal.signed), proposal.signed.claim(&set, &domain)),
+            (VerifiedCache::id(&reveal), reveal.claim(&set, &domain)),
+        ];
+        if let Justify::Prepare(qc) = &header.justify {
+            asked.push((VerifiedCache::id(qc), qc.claim(&set, &domain).ok()));
+        }
+        if let Some(commit) = &header.last_commit {
+            asked.push((VerifiedCache::id(commit), commit.claim(&set, &domain).ok()));
+        }
+        asked.retain(|(id, _)| !self.verified.knows(id));
+        let (ids, claims): (Vec<B256>, Vec<Claim<'_>>) =
+            asked.into_iter().filter_map(|(id, claim)| Some((id, claim?))).unzip();
+        if claims.len() > 1 && all_hold(&claims) {
+            ids.into_iter().for_each(|id| self.verified.note_id(id));
+        }
+    }
+
+    /// Whether a header's RANDAO reveal is its proposer's signature over the view.
+    pub(super) fn reveal_is_valid(&mut self, header: &Header) -> bool {
+        let (set, domain) = (self.set.clone(), self.domain);
+        self.verified.check(&Reveal::of(header), |reveal| {
+            reveal.claim(&set, &domain).is_some_and(|claim| claim.holds())
+        })
+    }
+}
+
+/// What makes a RANDAO reveal the same one.
+#[derive(borsh::BorshSerialize)]
+struct Reveal {
+    proposer: ValidatorIndex,
+    view: View,
+    signature: Signature,
+}
+
+impl Reveal {
+    fn of(header: &Header) -> Self {
+        Self { proposer: header.proposer, view: header.view, signature: header.randao_reveal }
+    }
+
+    fn claim<'a>(&self, set: &'a ValidatorSet, domain: &Domain) -> Option<Claim<'a>> {
+        let keys = vec![set.key(self.proposer)?];
+        Some(Claim { keys, message: randao_bytes(domain, self.view), signature: self.signature })
+    }
+}

@@ -1,0 +1,106 @@
+//! Products of pairings: all verification comes down to whether one of them is 1. Several Miller loops share their
+//! squarings and the final exponentiation, and nothing leaves the calling thread.
+
+use blst::min_pk::{AggregatePublicKey, PublicKey, SecretKey, Signature};
+use blst::{BLST_ERROR, Pairing, blst_fp12, blst_p1_affine, blst_p2_affine};
+use std::sync::OnceLock;
+
+/// Bits of a random coefficient: a batch with a bad member passes with a chance of 2^-64.
+const COEFFICIENT_BITS: usize = 64;
+
+/// A product of pairings under construction. Anything a verifier must refuse makes it fail for good.
+pub(crate) struct Product {
+    pairing: Pairing<'static>,
+    failed: bool,
+}
+
+impl Product {
+    /// The empty product, for messages hashed under `dst`.
+    pub(crate) fn new(dst: &'static [u8]) -> Self {
+        Self { pairing: Pairing::new(true, dst), failed: false }
+    }
+
+    /// Times `e(key, hash(message))`. Fails for the point at infinity, which cancelling keys add up to.
+    pub(crate) fn hashed(&mut self, key: &PublicKey, message: &[u8]) {
+        // The library's own way of saying that this term comes without a signature.
+        const NO_SIGNATURE: Option<&'static blst_p2_affine> = None;
+        let key: blst_p1_affine = (*key).into();
+        let code = self.pairing.aggregate(&key, false, &NO_SIGNATURE, false, message, &[]);
+        self.failed |= code != BLST_ERROR::BLST_SUCCESS;
+    }
+
+    /// Times `e(key, point)`.
+    pub(crate) fn raw(&mut self, key: &PublicKey, point: &Signature) {
+        let (key, point): (blst_p1_affine, blst_p2_affine) = ((*key).into(), (*point).into());
+        self.failed |= key == blst_p1_affine::default() || point == blst_p2_affine::default();
+        if !self.failed {
+            self.pairing.raw_aggregate(&point, &key);
+        }
+    }
+
+    /// Times `e(-key, signature)`; fails unless the signature is a finite point of the subgroup.
+    pub(crate) fn minus(&mut self, key: &PublicKey, signature: &Signature) {
+        self.failed |= signature.validate(true).is_err();
+        self.raw(&negated(key), signature);
+    }
+
+    /// Times `e(-g1, signature)`: the right side of every verification, once per product.
+    pub(crate) fn minus_signature(&mut self, signature: &Signature) {
+        self.failed |= signature.validate(true).is_err();
+        self.raw(minus_generator(), signature);
+    }
+
+    /// Whether nothing failed and the product is 1.
+    pub(crate) fn is_one(mut self) -> bool {
+        if self.failed {
+            return false;
+        }
+        self.pairing.commit();
+        blst_fp12::finalverify(&self.pairing.as_fp12(), &blst_fp12::default())
+    }
+}
+
+/// One verification of a batch: key, message, signature.
+pub(crate) type Term<'a> = (PublicKey, &'a [u8], Signature);
+
+/// Whether all terms verify, each weighted by a coefficient that nobody outside can know; `None` without randomness.
+pub(crate) fn all_verify(terms: &[Term<'_>], dst: &'static [u8]) -> Option<bool> {
+    let mut coefficients = vec![0; terms.len() * (COEFFICIENT_BITS / 8)];
+    getrandom::fill(&mut coefficients).ok()?;
+    let mut pairing = Pairing::new(true, dst);
+    for ((key, message, signature), coefficient) in
+        terms.iter().zip(coefficients.chunks_mut(COEFFICIENT_BITS / 8))
+    {
+        // Zero would ignore the term.
+        coefficient[0] |= 1;
+        let (key, point): (blst_p1_affine, blst_p2_affine) = ((*key).into(), (*signature).into());
+        if point == blst_p2_affine::default() {
+            return Some(false);
+        }
+        let code =
+            pairing.mul_n_aggregate(&key, false, &point, true, coefficient, COEFFICIENT_BITS, message, &[]);
+        if code != BLST_ERROR::BLST_SUCCESS {
+            return Some(false);
+        }
+    }
+    pairing.commit();
+    Some(pairing.finalverify(None))
+}
+
+fn negated(key: &PublicKey) -> PublicKey {
+    let positive = AggregatePublicKey::from_public_key(key);
+    let mut sum = positive;
+    sum.sub_aggregate(&positive);
+    sum.sub_aggregate(&positive);
+    sum.to_public_key()
+}
+
+fn minus_generator() -> &'static PublicKey {
+    static MINUS_GENERATOR: OnceLock<PublicKey> = OnceLock::new();
+    MINUS_GENERATOR.get_or_init(|| {
+        let mut one = [0; 32];
+        one[31] = 1;
+        let one = SecretKey::from_bytes(&one).expect("1 is a scalar below the group order");
+        negated(&one.sk_to_pk())
+    })
+}
