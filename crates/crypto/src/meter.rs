@@ -4,8 +4,6 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Phase {
-    /// Anything that is not one of the others.
-    Rest,
     /// BLS signatures being made.
     Sign,
     /// Votes being added up and verified.
@@ -16,35 +14,45 @@ pub enum Phase {
     Hash,
     /// Encoding and decoding.
     Encode,
+    /// Anything else that is measured: what [`span`] of it encloses.
+    Rest,
 }
 
 /// All of them.
 pub const PHASES: [Phase; 6] =
-    [Phase::Rest, Phase::Sign, Phase::Votes, Phase::Certificates, Phase::Hash, Phase::Encode];
+    [Phase::Sign, Phase::Votes, Phase::Certificates, Phase::Hash, Phase::Encode, Phase::Rest];
 
 #[cfg(feature = "meter")]
-pub use on::{Span, span, take};
+pub use on::{Span, set_clock, span, take};
 
 #[cfg(feature = "meter")]
 mod on {
     use super::{PHASES, Phase};
     use std::cell::Cell;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     std::thread_local! {
-        static PHASE: Cell<Phase> = const { Cell::new(Phase::Rest) };
-        static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+        static CLOCK: Cell<fn() -> Duration> = const { Cell::new(|| Duration::ZERO) };
+        /// `None` outside of what is measured.
+        static PHASE: Cell<Option<Phase>> = const { Cell::new(None) };
+        static SINCE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
         static SPENT: Cell<[Duration; PHASES.len()]> = const { Cell::new([Duration::ZERO; PHASES.len()]) };
+    }
+
+    /// Sets what this thread's time is measured by.
+    pub fn set_clock(clock: fn() -> Duration) {
+        CLOCK.set(clock);
     }
 
     /// While it lives, the thread is in a phase; what it was in before goes on afterwards.
     #[derive(Debug)]
-    pub struct Span(Phase);
+    pub struct Span(Option<Phase>);
 
-    /// Enters a phase.
+    /// Enters a phase. Measuring begins with [`Phase::Rest`]; outside of it the other phases do not count.
     #[must_use]
     pub fn span(phase: Phase) -> Span {
-        Span(enter(phase))
+        let counts = phase == Phase::Rest || PHASE.get().is_some();
+        Span(enter(counts.then_some(phase)))
     }
 
     impl Drop for Span {
@@ -53,19 +61,21 @@ mod on {
         }
     }
 
-    /// Time of this thread per phase since the last call, in the order of [`PHASES`]; the first call starts the clock.
+    /// Time of this thread per phase since the last call, in the order of [`PHASES`].
     pub fn take() -> [Duration; PHASES.len()] {
-        let phase = PHASE.get();
-        enter(phase);
         SPENT.replace([Duration::ZERO; PHASES.len()])
     }
 
-    fn enter(phase: Phase) -> Phase {
-        let (now, before) = (Instant::now(), PHASE.replace(phase));
-        if let Some(since) = SINCE.replace(Some(now)) {
-            let mut spent = SPENT.get();
-            spent[before as usize] += now - since;
-            SPENT.set(spent);
+    fn enter(phase: Option<Phase>) -> Option<Phase> {
+        let before = PHASE.replace(phase);
+        if before != phase {
+            let now = CLOCK.get()();
+            let since = SINCE.replace(now);
+            if let Some(before) = before {
+                let mut spent = SPENT.get();
+                spent[before as usize] += now.saturating_sub(since);
+                SPENT.set(spent);
+            }
         }
         before
     }
