@@ -233,7 +233,7 @@ impl VerifyingKey {
         let mut product = Product::new(dst);
         product.hashed(key, message);
         product.minus_signature(&point);
-        product.is_one()
+        product.finish()
     }
 
     fn point(&self) -> Option<&min_pk::PublicKey> {
@@ -295,7 +295,7 @@ pub fn verify_grouped(groups: &[(Vec<&VerifyingKey>, Vec<u8>)], signature: &Sign
         product.hashed(&sum, message);
     }
     product.minus_signature(&point);
-    product.is_one()
+    product.finish()
 }
 
 /// A key and its signature over a message. Both must be known to belong together: the own one, or one verified.
@@ -335,7 +335,7 @@ pub fn aggregate_verified(
             product.minus_signature(&sum);
         }
     }
-    product.is_one().then(|| Signature(sum.to_bytes()))
+    product.finish().then(|| Signature(sum.to_bytes()))
 }
 
 /// What one verification asks: whether all of `keys` signed `message`, `signature` being the sum.

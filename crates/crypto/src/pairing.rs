@@ -51,7 +51,7 @@ impl Product {
     }
 
     /// Whether nothing failed and the product is 1.
-    pub(crate) fn is_one(mut self) -> bool {
+    pub(crate) fn finish(mut self) -> bool {
         if self.failed {
             return false;
         }
