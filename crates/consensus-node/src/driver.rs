@@ -11,7 +11,7 @@
 use crate::clock::Clock;
 use crate::engine_link::EngineCall;
 use crate::feed::{Feed, FinalBlock};
-use crate::metrics::{MessageLabels, Metrics, ValidatorLabel};
+use crate::metrics::{MessageLabels, Metrics, OffenceLabel, ValidatorLabel};
 use consensus::{Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Replica, Request};
 use engine_api::EngineError;
 use journal::Journal;
@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use types::{B256, ConsensusMessage, FetchRequest, FetchResponse, Height, ValidatorIndex};
+use types::evidence::Accusation;
+use types::{B256, ConsensusMessage, Evidence, FetchRequest, FetchResponse, Height, ValidatorIndex};
 
 /// Answers of the executor and of fetches that wait for the thread.
 pub(crate) const INPUTS_MAX: usize = 1024;
@@ -420,11 +421,30 @@ impl State {
             Told::Misbehaviour { validator, what } => {
                 self.misbehaved(validator, Penalty::InvalidSignature, &what);
             }
+            Told::Evidence(evidence) => self.accuse(&evidence, None),
+            Told::EvidenceFinal { height, evidence } => self.accuse(&evidence, Some(height)),
             Told::Rejected { height, block_hash, reason } => {
                 metrics.rejected_blocks.inc();
                 tracing::warn!(%height, hash = %block_hash, reason, "refused a proposed block");
             }
             Told::Alarm(reason) => tracing::error!(reason, "ALARM: this node signs nothing any more"),
+        }
+    }
+
+    /// Somebody was proven guilty, or a final block says so.
+    fn accuse(&self, evidence: &Evidence, included: Option<Height>) {
+        let Ok(Accusation { offence, offenders, .. }) = evidence.accusation() else { return };
+        let (epoch, label) = (evidence.epoch(), OffenceLabel { offence: offence.name() });
+        let offenders: Vec<u32> = offenders.into_iter().map(ValidatorIndex::get).collect();
+        match included {
+            None => {
+                self.driver.metrics.evidence.found.get_or_create(&label).inc();
+                tracing::error!(%epoch, ?offenders, %offence, "EVIDENCE: signed what no honest validator signs");
+            }
+            Some(height) => {
+                self.driver.metrics.evidence.included.get_or_create(&label).inc();
+                tracing::warn!(%height, %epoch, ?offenders, %offence, "evidence is in a final block");
+            }
         }
     }
 
@@ -453,6 +473,8 @@ impl State {
         metrics.finalized_height.set(gauge(finalized.get()));
         metrics.committed_height.set(gauge(committed.get()));
         metrics.view.set(gauge(replica.view().get()));
+        metrics.evidence.pending.set(gauge(replica.evidence_pending().len() as u64));
+        metrics.evidence.offenders.set(gauge(replica.evidence_included().len() as u64));
         if hash != self.head {
             feed.head(height, view, hash);
             self.head = hash;

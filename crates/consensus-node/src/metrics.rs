@@ -1,4 +1,4 @@
-//! What a Prometheus server sees (`tandem_consensus_*`). Labels are validators, methods and kinds: all bounded.
+//! What a Prometheus server sees (`tandem_consensus_*`, `tandem_evidence_*`). Labels are validators, methods and kinds: all bounded.
 
 use engine_api::EngineError;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -48,6 +48,39 @@ pub(crate) struct Metrics {
     pub proposal: Histogram,
     pub engine_requests: Family<CallLabels, Histogram, fn() -> Histogram>,
     pub journal_fsync: Histogram,
+    pub evidence: EvidenceMetrics,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct OffenceLabel {
+    pub offence: &'static str,
+}
+
+/// Slashable acts (`tandem_evidence_*`).
+#[derive(Debug)]
+pub(crate) struct EvidenceMetrics {
+    registry: Registry,
+    pub found: Family<OffenceLabel, Counter>,
+    pub included: Family<OffenceLabel, Counter>,
+    pub pending: Gauge,
+    pub offenders: Gauge,
+}
+
+impl EvidenceMetrics {
+    fn new() -> Self {
+        let (found, included) = (Family::default(), Family::default());
+        let (pending, offenders) = (Gauge::default(), Gauge::default());
+        let mut registry = Registry::with_prefix("tandem_evidence");
+        registry.register("found", "Evidence verified here, found or heard of, by offence", found.clone());
+        registry.register("included", "Evidence in final blocks, by offence", included.clone());
+        registry.register("pending", "Evidence that waits for a block", pending.clone());
+        registry.register(
+            "offenders",
+            "Validators named by evidence in final blocks, within the epochs it is valid for",
+            offenders.clone(),
+        );
+        Self { registry, found, included, pending, offenders }
+    }
 }
 
 impl Metrics {
@@ -73,6 +106,7 @@ impl Metrics {
             finality: Histogram::new([0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0]),
             proposal: request_histogram(),
             engine_requests: Family::new_with_constructor(request_histogram as fn() -> Histogram),
+            evidence: EvidenceMetrics::new(),
             journal_fsync: Histogram::new([
                 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
             ]),
@@ -146,6 +180,7 @@ impl Metrics {
     pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail, and every metric was registered whole.
+        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.evidence.registry);
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
@@ -183,8 +218,12 @@ mod tests {
         let metrics = Metrics::new();
         metrics.missed_proposals.get_or_create(&ValidatorLabel { validator: 2 }).inc();
         metrics.engine_call("NewPayload", Duration::from_millis(3), &Ok(()));
+        metrics.evidence.found.get_or_create(&OffenceLabel { offence: "E1" }).inc();
         let text = metrics.encode();
         for name in [
+            "tandem_evidence_found_total{offence=\"E1\"} 1",
+            "tandem_evidence_pending 0",
+            "tandem_evidence_offenders 0",
             "tandem_consensus_height 0",
             "tandem_consensus_finalized_height 0",
             "tandem_consensus_view 0",

@@ -1,6 +1,8 @@
 //! Accountability: what each validator is known to have signed, and the pairs no honest validator ever signs (C-8).
 //!
-//! Feed it votes or whole certificates in any order; it names a validator when two of its statements contradict.
+//! Feed it votes or whole certificates in any order; it names a validator when two of its statements contradict, and
+//! gives the evidence when both came with their signatures. The rules are [`Claim::offence`]'s; [`Statements`] only
+//! knows where to look for what a claim may contradict.
 //!
 //! | pair | statements of one validator |
 //! |---|---|
@@ -13,27 +15,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use types::{
-    B256, CommitQc, CommitVote, Epoch, Header, Justify, PrepareVote, ProposalVote, Qc, Tc, TimeoutVote,
-    ValidatorIndex, View,
+    Claim, CommitQc, CommitVote, Epoch, Evidence, Header, Justify, Offence, PrepareVote, ProposalVote, Qc,
+    Tc, TimeoutVote, ValidatorIndex, View, Witness,
 };
-
-/// Which rule a pair of statements breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Offence {
-    /// E1.
-    DoublePrepare,
-    /// E1c.
-    DoubleCommit,
-    /// Ep.
-    DoubleProposal,
-    /// E2.
-    Crossing,
-    /// E3.
-    Surround,
-    /// E4.
-    Amnesia,
-}
 
 /// Two statements that cannot both be an honest validator's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,29 +32,140 @@ pub struct Conflict {
     pub offence: Offence,
     /// Both statements.
     pub what: String,
+    /// The proof, when both statements came with their signatures.
+    pub evidence: Option<Box<Evidence>>,
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { validator, epoch, offence, what } = self;
-        write!(f, "validator {validator} in epoch {epoch}: {offence:?}: {what}")
+        let Self { validator, epoch, offence, what, .. } = self;
+        write!(f, "validator {validator} in epoch {epoch}: {offence}: {what}")
     }
+}
+
+/// Statements of one validator in one epoch, each with whatever proves it.
+#[derive(Clone, Debug)]
+pub struct Statements<P> {
+    proposals: Shelf<P>,
+    commits: Shelf<P>,
+    /// By target view.
+    prepares: Shelf<P>,
+    timeouts: Shelf<P>,
+}
+
+type Shelf<P> = BTreeMap<View, (Claim, P)>;
+
+impl<P> Default for Statements<P> {
+    fn default() -> Self {
+        let (proposals, commits, prepares, timeouts) = Default::default();
+        Self { proposals, commits, prepares, timeouts }
+    }
+}
+
+impl<P> Statements<P> {
+    /// A statement here that no honest validator makes beside `claim`.
+    pub fn conflict(&self, claim: &Claim) -> Option<(Offence, Claim)> {
+        let rule = |(other, _): &(Claim, P)| claim.offence(other).map(|offence| (offence, *other));
+        let same = self.shelf(claim).get(&claim.view()).and_then(rule);
+        let others = || match claim {
+            Claim::Proposal(_) => None,
+            Claim::Commit(commit) => {
+                let links = self.prepares.range(commit.view.next()..).find_map(|(_, entry)| rule(entry));
+                links.or_else(|| self.timeouts.range(commit.view..).find_map(|(_, entry)| rule(entry)))
+            }
+            Claim::Prepare(link) => {
+                let (source, target) = (link.source_view, link.target_view);
+                let crossed = between(&self.commits, source, target).find_map(rule);
+                let inner = || between(&self.prepares, source, target).find_map(rule);
+                let outer = || self.prepares.range(target.next()..).find_map(|(_, entry)| rule(entry));
+                crossed.or_else(inner).or_else(outer)
+            }
+            Claim::Timeout(timeout) => {
+                between(&self.commits, timeout.high_qc_view, timeout.view.next()).find_map(rule)
+            }
+        };
+        same.or_else(others)
+    }
+
+    /// What is known of exactly this statement.
+    pub fn get_mut(&mut self, claim: &Claim) -> Option<&mut P> {
+        self.shelf_mut(claim)
+            .get_mut(&claim.view())
+            .filter(|(known, _)| known == claim)
+            .map(|(_, proof)| proof)
+    }
+
+    /// Notes a statement. Of each kind there is one per view: the first one stays, unless the other one reports less
+    /// than a timeout that is here, which shows more amnesia.
+    pub fn insert(&mut self, claim: Claim, proof: P) {
+        let shelf = self.shelf_mut(&claim);
+        let lower = |known: &Claim| match (known, &claim) {
+            (Claim::Timeout(known), Claim::Timeout(new)) => new.high_qc_view < known.high_qc_view,
+            _ => false,
+        };
+        if shelf.get(&claim.view()).is_none_or(|(known, _)| lower(known)) {
+            shelf.insert(claim.view(), (claim, proof));
+        }
+    }
+
+    /// Forgets a statement.
+    pub fn remove(&mut self, claim: &Claim) {
+        let shelf = self.shelf_mut(claim);
+        if shelf.get(&claim.view()).is_some_and(|(known, _)| known == claim) {
+            shelf.remove(&claim.view());
+        }
+    }
+
+    /// Forgets what is about views before `oldest`, but for the last statement of each kind.
+    pub fn prune(&mut self, oldest: View) {
+        for shelf in [&mut self.proposals, &mut self.commits, &mut self.prepares, &mut self.timeouts] {
+            let last = shelf.range(..oldest).next_back().map(|(view, _)| *view);
+            if let Some(last) = last {
+                *shelf = shelf.split_off(&last);
+            }
+        }
+    }
+
+    /// Number of statements.
+    pub fn len(&self) -> usize {
+        [&self.proposals, &self.commits, &self.prepares, &self.timeouts].map(BTreeMap::len).iter().sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shelf(&self, claim: &Claim) -> &Shelf<P> {
+        match claim {
+            Claim::Proposal(_) => &self.proposals,
+            Claim::Commit(_) => &self.commits,
+            Claim::Prepare(_) => &self.prepares,
+            Claim::Timeout(_) => &self.timeouts,
+        }
+    }
+
+    fn shelf_mut(&mut self, claim: &Claim) -> &mut Shelf<P> {
+        match claim {
+            Claim::Proposal(_) => &mut self.proposals,
+            Claim::Commit(_) => &mut self.commits,
+            Claim::Prepare(_) => &mut self.prepares,
+            Claim::Timeout(_) => &mut self.timeouts,
+        }
+    }
+}
+
+/// Statements of views above `low` and below `high`.
+fn between<P>(shelf: &Shelf<P>, low: View, high: View) -> impl Iterator<Item = &(Claim, P)> {
+    let low = low.next();
+    shelf.range(low..high.max(low)).map(|(_, entry)| entry)
 }
 
 /// Everything known to be signed, by epoch and validator.
 #[derive(Clone, Debug, Default)]
 pub struct Audit {
-    signed: BTreeMap<(Epoch, ValidatorIndex), Signed>,
+    signed: BTreeMap<(Epoch, ValidatorIndex), Statements<Option<Arc<Witness>>>>,
     statements: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Signed {
-    proposals: BTreeMap<View, B256>,
-    /// By target view.
-    links: BTreeMap<View, PrepareVote>,
-    commits: BTreeMap<View, CommitVote>,
-    timeouts: BTreeMap<View, TimeoutVote>,
 }
 
 impl Audit {
@@ -79,129 +176,101 @@ impl Audit {
 
     /// A proposal of `by`.
     pub fn proposal(&mut self, epoch: Epoch, by: ValidatorIndex, vote: ProposalVote) -> Result<(), Conflict> {
-        self.judge(epoch, by, |signed| {
-            let old = *signed.proposals.entry(vote.view).or_insert(vote.block_hash);
-            pair(old != vote.block_hash, Offence::DoubleProposal, &old, &vote)
-        })
+        self.judge(epoch, by, Claim::Proposal(vote), None)
     }
 
     /// A prepare vote of `by`.
     pub fn prepare(&mut self, epoch: Epoch, by: ValidatorIndex, link: PrepareVote) -> Result<(), Conflict> {
-        self.judge(epoch, by, |signed| signed.add_link(link))
+        self.judge(epoch, by, Claim::Prepare(link), None)
     }
 
     /// A commit vote of `by`.
     pub fn commit(&mut self, epoch: Epoch, by: ValidatorIndex, vote: CommitVote) -> Result<(), Conflict> {
-        self.judge(epoch, by, |signed| signed.add_commit(vote))
+        self.judge(epoch, by, Claim::Commit(vote), None)
     }
 
     /// A timeout of `by`.
     pub fn timeout(&mut self, epoch: Epoch, by: ValidatorIndex, vote: TimeoutVote) -> Result<(), Conflict> {
-        self.judge(epoch, by, |signed| signed.add_timeout(vote))
+        self.judge(epoch, by, Claim::Timeout(vote), None)
+    }
+
+    /// Verified proof of statements: one of each of its authors. All who contradict themselves.
+    pub fn witness(&mut self, epoch: Epoch, witness: Witness) -> Vec<Conflict> {
+        let witness = Arc::new(witness);
+        let mut conflicts = Vec::new();
+        for (claim, by) in witness.statements() {
+            conflicts.extend(self.judge(epoch, by, claim, Some(&witness)).err());
+        }
+        conflicts
     }
 
     /// A verified prepare certificate: a link of each of its signers.
     pub fn qc(&mut self, qc: &Qc) -> Result<(), Conflict> {
-        qc.signers.iter().try_for_each(|by| self.prepare(qc.epoch, by, qc.vote))
+        first(self.witness(qc.epoch, qc.into()))
     }
 
     /// A verified commit certificate: a commit of each of its signers.
     pub fn commit_qc(&mut self, qc: &CommitQc) -> Result<(), Conflict> {
-        qc.signers.iter().try_for_each(|by| self.commit(qc.epoch, by, qc.vote))
+        first(self.witness(qc.epoch, qc.into()))
     }
 
     /// A verified timeout certificate: a timeout of each of its signers.
     pub fn tc(&mut self, tc: &Tc) -> Result<(), Conflict> {
-        for group in &tc.groups {
-            let statement = group.statement(tc.view);
-            group.signers.iter().try_for_each(|by| self.timeout(tc.epoch, by, statement))?;
-        }
+        first(self.witness(tc.epoch, tc.into()))?;
         tc.high_qc.iter().try_for_each(|qc| self.qc(qc))
     }
 
     /// A header whose certificates are verified: every statement it carries.
     pub fn header(&mut self, header: &Header) -> Result<(), Conflict> {
-        match &header.justify {
-            Justify::Genesis => {}
-            Justify::EpochBoundary(qc) => self.commit_qc(qc)?,
-            Justify::Prepare(qc) => self.qc(qc)?,
-        }
-        header.timeout.iter().try_for_each(|tc| self.tc(tc))?;
-        header.last_commit.iter().try_for_each(|qc| self.commit_qc(qc))
+        header_witnesses(header)
+            .into_iter()
+            .try_for_each(|(epoch, witness)| first(self.witness(epoch, witness)))
     }
 
     fn judge(
         &mut self,
         epoch: Epoch,
         validator: ValidatorIndex,
-        add: impl FnOnce(&mut Signed) -> Result<(), (Offence, String)>,
+        claim: Claim,
+        witness: Option<&Arc<Witness>>,
     ) -> Result<(), Conflict> {
         self.statements += 1;
-        add(self.signed.entry((epoch, validator)).or_default()).map_err(|(offence, what)| Conflict {
-            validator,
-            epoch,
-            offence,
-            what,
-        })
+        let statements = self.signed.entry((epoch, validator)).or_default();
+        let conflict = statements.conflict(&claim);
+        statements.insert(claim, witness.cloned());
+        let Some((offence, other)) = conflict else { return Ok(()) };
+        let what = format!("{other:?} and {claim:?}");
+        let known = statements.get_mut(&other).and_then(|proof| proof.clone());
+        let evidence =
+            known.zip(witness).and_then(|(a, b)| Evidence::new(epoch, (*a).clone(), (**b).clone()).ok());
+        Err(Conflict { validator, epoch, offence, what, evidence: evidence.map(Box::new) })
     }
 }
 
-impl Signed {
-    fn add_link(&mut self, link: PrepareVote) -> Result<(), (Offence, String)> {
-        let PrepareVote { source_view, target_view, .. } = link;
-        if let Some(old) = self.links.get(&target_view) {
-            return pair(*old != link, Offence::DoublePrepare, old, &link);
-        }
-        self.links.insert(target_view, link);
-        let inside = source_view.next()..target_view.max(source_view.next());
-        for crossed in self.commits.range(inside.clone()).map(|(_, commit)| commit) {
-            pair(true, Offence::Crossing, crossed, &link)?;
-        }
-        for other in self.links.values() {
-            let surrounds = |outer: &PrepareVote, inner: &PrepareVote| {
-                outer.source_view < inner.source_view && inner.target_view < outer.target_view
-            };
-            pair(surrounds(other, &link) || surrounds(&link, other), Offence::Surround, other, &link)?;
-        }
-        Ok(())
+/// What the certificates in a header prove, each with its epoch. They must be verified before they are used.
+pub fn header_witnesses(header: &Header) -> Vec<(Epoch, Witness)> {
+    let mut witnesses = Vec::new();
+    match &header.justify {
+        Justify::Genesis => {}
+        Justify::EpochBoundary(qc) => witnesses.push((qc.epoch, qc.into())),
+        Justify::Prepare(qc) => witnesses.push((qc.epoch, qc.into())),
     }
-
-    fn add_commit(&mut self, vote: CommitVote) -> Result<(), (Offence, String)> {
-        if let Some(old) = self.commits.get(&vote.view) {
-            return pair(*old != vote, Offence::DoubleCommit, old, &vote);
-        }
-        self.commits.insert(vote.view, vote);
-        for link in self.links.range(vote.view.next()..).map(|(_, link)| link) {
-            pair(link.source_view < vote.view, Offence::Crossing, &vote, link)?;
-        }
-        for timeout in self.timeouts.range(vote.view..).map(|(_, timeout)| timeout) {
-            pair(timeout.high_qc_view < vote.view, Offence::Amnesia, &vote, timeout)?;
-        }
-        Ok(())
+    if let Some(tc) = &header.timeout {
+        witnesses.push((tc.epoch, tc.into()));
+        witnesses.extend(tc.high_qc.iter().map(|qc| (qc.epoch, qc.into())));
     }
-
-    fn add_timeout(&mut self, vote: TimeoutVote) -> Result<(), (Offence, String)> {
-        self.timeouts.insert(vote.view, vote);
-        for commit in self.commits.range(vote.high_qc_view.next()..).map(|(_, commit)| commit) {
-            pair(commit.view <= vote.view, Offence::Amnesia, commit, &vote)?;
-        }
-        Ok(())
-    }
+    witnesses.extend(header.last_commit.iter().map(|qc| (qc.epoch, qc.into())));
+    witnesses
 }
 
-fn pair(
-    conflicts: bool,
-    offence: Offence,
-    first: &impl fmt::Debug,
-    second: &impl fmt::Debug,
-) -> Result<(), (Offence, String)> {
-    if conflicts { Err((offence, format!("{first:?} and {second:?}"))) } else { Ok(()) }
+fn first(conflicts: Vec<Conflict>) -> Result<(), Conflict> {
+    conflicts.into_iter().next().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::{Height, TimeoutReason};
+    use types::{B256, Height, TimeoutReason};
 
     const ME: ValidatorIndex = ValidatorIndex::new(3);
 

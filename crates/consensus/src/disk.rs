@@ -1,5 +1,6 @@
 //! What consensus needs from a disk (C-7). Two implementations: the `journal` crate and the simulator's disk.
 
+use crate::evidence::StoredEvidence;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
 use types::vote::Signed;
@@ -46,6 +47,8 @@ pub enum Record {
         /// Block hash, of a stored block.
         block_hash: B256,
     },
+    /// Evidence that waits for a block, or that a block holds which is just becoming final.
+    Evidence(Box<StoredEvidence>),
 }
 
 /// Proof that a batch of records is on disk. Only a [`Disk`] makes one, after its fsync.
@@ -70,6 +73,9 @@ pub struct Recovered {
     pub blocks: Vec<Arc<Block>>,
     /// The highest commit certificate stored.
     pub commit: Option<CommitQc>,
+    /// Evidence stored lately, oldest first: at least all of the last [`types::limits::EVIDENCE_EPOCHS_MAX`] epochs, as
+    /// far as the disk's bound allows.
+    pub evidence: Vec<StoredEvidence>,
 }
 
 /// A disk that failed. The node stops signing: a disk that failed once is not trusted again.

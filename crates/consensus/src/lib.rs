@@ -11,13 +11,14 @@
 
 pub mod audit;
 pub mod disk;
+pub mod evidence;
 pub mod ready;
 pub mod replica;
 pub mod safety;
 pub mod tally;
 pub mod tree;
 
-pub use audit::{Audit, Conflict, Offence};
+pub use audit::{Audit, Conflict};
 pub use disk::{Disk, DiskError, Durable, Record, Recovered, SignState};
 pub use ready::{Event, Outbound, Ready, Request};
 pub use replica::{

@@ -5,7 +5,7 @@
 use crate::disk::{Disk, DiskError, Durable, Record};
 use std::sync::Arc;
 use types::engine::{Forkchoice, PayloadRequest};
-use types::{B256, Block, CommitQc, ConsensusMessage, FetchRequest, Height, ValidatorIndex, View};
+use types::{B256, Block, CommitQc, ConsensusMessage, Evidence, FetchRequest, Height, ValidatorIndex, View};
 
 /// Work that may start before anything is durable: it reveals no signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,15 @@ pub enum Event {
         validator: ValidatorIndex,
         /// How.
         what: String,
+    },
+    /// Validators were proven to have signed what no honest validator signs. Once per offender and epoch.
+    Evidence(Box<Evidence>),
+    /// A final block holds evidence.
+    EvidenceFinal {
+        /// Its height.
+        height: Height,
+        /// The evidence.
+        evidence: Box<Evidence>,
     },
     /// A proposed block was refused.
     Rejected {

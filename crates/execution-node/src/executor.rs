@@ -392,8 +392,13 @@ impl Executor {
             return invalid(RejectionCode::BadSystemInputs, false, reason);
         }
         let SystemInputs { randao_mix: _, evidence, liveness, penalties } = system_inputs;
-        if !evidence.is_empty() || !liveness.is_empty() || penalties.is_some() {
-            let reason = "system inputs beside the RANDAO mix are not active yet".into();
+        // Consensus verifies evidence before anything is asked here; its shape is all that can be told without the set.
+        if let Some(error) = evidence.iter().find_map(|item| types::Evidence::decode(item).err()) {
+            let reason = format!("evidence in the system inputs: {error}");
+            return invalid(RejectionCode::BadSystemInputs, true, reason);
+        }
+        if !liveness.is_empty() || penalties.is_some() {
+            let reason = "system inputs beside the RANDAO mix and evidence are not active yet".into();
             return invalid(RejectionCode::BadSystemInputs, true, reason);
         }
         let commitment = Payload::commitment(payload);

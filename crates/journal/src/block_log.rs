@@ -1,4 +1,4 @@
-//! The block log: blocks, commit certificates and finalized marks in segment files.
+//! The block log: blocks, commit certificates, finalized marks and evidence in segment files.
 //!
 //! What one `persist` call hands over is one batch: one write, one sync, in one segment. A crash can tear the last
 //! batch only; it is then dropped whole. Everything before it was acknowledged, so anything wrong there is damage.
@@ -14,6 +14,7 @@ use crate::index::{Index, IndexEntry, Location};
 use crate::record::{ChecksumKey, HEADER_BYTES, Kind, RecordHeader, seal};
 use crate::segment::{FileKind, Head};
 use borsh::{BorshDeserialize, BorshSerialize};
+use consensus::evidence::StoredEvidence;
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub(crate) enum Entry<'a> {
     Block(&'a types::Block, B256),
     Commit(&'a types::CommitQc),
     Finalized(Height, B256),
+    /// With the hash of its encoding.
+    Evidence(&'a StoredEvidence, B256),
 }
 
 /// What recovery needs from the log.
@@ -273,6 +276,10 @@ impl BlockLog {
                     }
                 }
                 Entry::Block(..) => {}
+                Entry::Evidence(stored, hash) => {
+                    let height = stored.included.map_or(Height::ZERO, |(height, _)| height);
+                    batch.push(header(Kind::Evidence, height, *hash), *stored)?;
+                }
                 Entry::Finalized(height, hash) => {
                     let stored = self.index.block(hash).is_some() || blocks.contains(hash);
                     if self.is_new_mark(finalized, height.get(), hash, stored)? {

@@ -3,9 +3,12 @@
 use crate::JournalError;
 use crate::record::Kind;
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use types::{B256, Height};
+
+/// Records of evidence that are given back at open. A validator costs two per epoch it offends in.
+const EVIDENCE_MAX: usize = 4096;
 
 /// A record's place. Segments are numbered from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(crate) struct Index {
     highest_commit: Option<(u64, B256)>,
     blocks: u64,
     commits: u64,
+    /// The latest evidence, oldest first.
+    evidence: VecDeque<(B256, Location)>,
 }
 
 /// A finalized mark that contradicts what is stored.
@@ -67,6 +72,11 @@ impl Index {
     /// Block with the highest commit certificate.
     pub fn highest_commit(&self) -> Option<B256> {
         self.highest_commit.map(|(_, hash)| hash)
+    }
+
+    /// The latest evidence stored, oldest first.
+    pub fn evidence(&self) -> impl Iterator<Item = (B256, Location)> + '_ {
+        self.evidence.iter().copied()
     }
 
     pub fn finalized_hash(&self, height: Height) -> Option<B256> {
@@ -123,6 +133,13 @@ impl Index {
                         self.finalized_from = entry.height;
                     }
                     self.finalized.push(entry.hash);
+                }
+            }
+            Some(Kind::Evidence) => {
+                self.evidence.retain(|(hash, _)| *hash != entry.hash);
+                self.evidence.push_back((entry.hash, location));
+                if self.evidence.len() > EVIDENCE_MAX {
+                    self.evidence.pop_front();
                 }
             }
             Some(Kind::SignState) | None => {}

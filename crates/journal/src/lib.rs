@@ -8,7 +8,7 @@
 //! LOCK                 held while a process uses the directory
 //! IDENTITY             format version, genesis hash and the secret that keys all checksums; written last at creation
 //! sign-a.log sign-b.log  the sign-state, in turns, every record twice ([`sign_log`])
-//! blocks-00000001.log …  blocks, certificates, finalized marks ([`block_log`]); .idx lists a sealed segment's records
+//! blocks-00000001.log …  blocks, certificates, finalized marks, evidence ([`block_log`]); .idx lists a sealed segment's records
 //! ```
 //! Both logs number their records and name the other log's newest durable record in each of their own. So when one
 //! log lost what had been acknowledged, the other one proves it, even if the loss looks like a torn write.
@@ -35,8 +35,10 @@ pub use error::JournalError;
 
 use block_log::{BlockLog, BlockScan, Entry};
 use cache::BlockCache;
+use consensus::evidence::StoredEvidence;
 use consensus::{Disk, DiskError, Durable, Record, Recovered, SignState};
 use file::{DirLock, Fill, LogFile, PAGE, sync_parent};
+use index::Location;
 use record::Kind;
 use segment::{FileKind, Head};
 use sign_log::{SignLog, SignRecord};
@@ -181,7 +183,8 @@ impl Journal {
             None => None,
         };
         let finalized = self.blocks.index().finalized_head();
-        Ok(Recovered { sign_state: decode_sign_state(&self.dir, sign)?, finalized, blocks, commit })
+        let evidence = self.read_evidence()?;
+        Ok(Recovered { sign_state: decode_sign_state(&self.dir, sign)?, finalized, blocks, commit, evidence })
     }
 
     fn read_block(&self, hash: &B256) -> Result<Option<Arc<Block>>, JournalError> {
@@ -200,6 +203,14 @@ impl Journal {
         let Some(location) = self.blocks.index().commit(hash) else { return Ok(None) };
         let payload = self.blocks.read(location, Kind::Commit, hash)?;
         self.decode(location.segment, location.offset, &payload).map(Some)
+    }
+
+    fn read_evidence(&self) -> Result<Vec<StoredEvidence>, JournalError> {
+        let read = |(hash, location): (B256, Location)| {
+            let payload = self.blocks.read(location, Kind::Evidence, &hash)?;
+            self.decode(location.segment, location.offset, &payload)
+        };
+        self.blocks.index().evidence().map(read).collect()
     }
 
     fn decode<T: borsh::BorshDeserialize>(
@@ -224,6 +235,7 @@ impl Journal {
                 Record::Block(block) => Some(Entry::Block(block, block.header.hash())),
                 Record::Commit(qc) => Some(Entry::Commit(qc)),
                 Record::Finalized { height, block_hash } => Some(Entry::Finalized(*height, *block_hash)),
+                Record::Evidence(stored) => Some(Entry::Evidence(stored, evidence_id(stored))),
                 Record::SignState(_) => None,
             })
             .collect();
@@ -268,6 +280,11 @@ impl Disk for Journal {
         let commit = self.read_commit(&hash)?;
         Ok(Some(CommittedBlock { block: Arc::unwrap_or_clone(block), commit }))
     }
+}
+
+fn evidence_id(stored: &StoredEvidence) -> B256 {
+    let mut hasher = blake3::Hasher::new_derive_key("tandem v1 stored evidence");
+    B256::from(*hasher.update(&types::encode(stored)).finalize().as_bytes())
 }
 
 const IDENTITY: &str = "IDENTITY";

@@ -114,6 +114,34 @@ fn a_new_directory_recovers_to_nothing_and_stays_usable() {
     assert!(journal.check().unwrap().problems.is_empty());
 }
 
+fn evidence(view: u64) -> types::Evidence {
+    let vote =
+        |block: u8| types::ProposalVote { view: View::new(view), block_hash: B256::repeat_byte(block) };
+    let signed = |statement| Signed { statement, signer: ValidatorIndex::new(3), signature: Signature::ZERO };
+    let [a, b] = [1, 2].map(|block| types::Witness::Proposal(signed(vote(block))));
+    types::Evidence::new(Epoch::ZERO, a, b).unwrap()
+}
+
+#[test]
+fn evidence_comes_back_in_order_from_any_segment_with_the_block_that_holds_it() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = open(dir.path());
+    let waiting = StoredEvidence { evidence: evidence(7), included: None };
+    let other = StoredEvidence { evidence: evidence(8), included: None };
+    let held =
+        StoredEvidence { evidence: evidence(7), included: Some((Height::new(90), B256::repeat_byte(9))) };
+    let record = |stored: &StoredEvidence| Record::Evidence(Box::new(stored.clone()));
+    journal.persist(&[record(&waiting), record(&other)]).unwrap();
+    write_heights(&mut journal, 1..=90);
+    journal.persist(&[record(&held)]).unwrap();
+    write_heights(&mut journal, 91..=200);
+    assert!(journal.stats().unwrap().segments > 3);
+    drop(journal);
+    let (journal, recovered) = open(dir.path());
+    assert_eq!(recovered.evidence, [waiting, other, held]);
+    assert!(journal.check().unwrap().problems.is_empty());
+}
+
 #[test]
 fn everything_acknowledged_is_found_after_reopening_across_segments() {
     let dir = TempDir::new().unwrap();

@@ -41,7 +41,10 @@ impl NothingSlashable {
             ConsensusMessage::Prepare(epoch, v) => self.audit.prepare(*epoch, by, v.statement),
             ConsensusMessage::Commit(epoch, c) => self.audit.commit(*epoch, by, c.signed.statement),
             ConsensusMessage::Timeout(epoch, t) => self.audit.timeout(*epoch, by, t.signed.statement),
-            ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => Ok(()),
+            ConsensusMessage::Qc(_)
+            | ConsensusMessage::Tc(_)
+            | ConsensusMessage::CommitQc(_)
+            | ConsensusMessage::Evidence(..) => Ok(()),
         }
         .map_err(|conflict| format!("SLASHABLE: {conflict}"))
     }
@@ -55,7 +58,10 @@ pub fn durable_before_sent(
 ) -> Result<(), String> {
     let Some(state) = durable else {
         return match message {
-            ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => Ok(()),
+            ConsensusMessage::Qc(_)
+            | ConsensusMessage::Tc(_)
+            | ConsensusMessage::CommitQc(_)
+            | ConsensusMessage::Evidence(..) => Ok(()),
             _ => Err(format!("validator {by} sent a {} before any sign-state was durable", message.kind())),
         };
     };
@@ -80,7 +86,10 @@ pub fn durable_before_sent(
             .last_timeout
             .as_ref()
             .is_some_and(|last| last == t || last.signed.statement.view > t.signed.statement.view),
-        ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_) => true,
+        ConsensusMessage::Qc(_)
+        | ConsensusMessage::Tc(_)
+        | ConsensusMessage::CommitQc(_)
+        | ConsensusMessage::Evidence(..) => true,
     };
     if covered {
         Ok(())

@@ -1,5 +1,6 @@
 //! A simulated consensus disk. Everything in it is durable; what a crash interrupts is lost from some record on.
 
+use consensus::evidence::StoredEvidence;
 use consensus::{Disk, DiskError, Durable, Record, Recovered, SignState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub struct SimDisk {
     order: Vec<B256>,
     commits: BTreeMap<Height, CommitQc>,
     finalized: BTreeMap<Height, B256>,
+    evidence: Vec<StoredEvidence>,
     /// When set, a coming `persist` crashes there.
     pub crash: Option<CrashPoint>,
     /// Calls that still succeed before it.
@@ -64,6 +66,7 @@ impl SimDisk {
                 .cloned()
                 .collect(),
             commit: self.commits.last_key_value().map(|(_, qc)| qc.clone()),
+            evidence: self.evidence.clone(),
         }
     }
 
@@ -96,6 +99,7 @@ impl SimDisk {
             Record::Commit(qc) => {
                 self.commits.insert(qc.vote.height, qc.clone());
             }
+            Record::Evidence(stored) => self.evidence.push((**stored).clone()),
             Record::Finalized { height, block_hash } => {
                 assert!(self.blocks.contains_key(block_hash), "a finalized block must be stored first");
                 assert_eq!(height.get(), self.finalized_height().get() + 1, "finalized heights rise by one");

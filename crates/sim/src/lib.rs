@@ -5,6 +5,7 @@
 //! [`checks`] holds one checker per property:
 //! - one chain: no two nodes finalize different blocks at a height (C-5.1);
 //! - honest nodes never sign a slashable pair (C-8);
+//! - whoever signs one is detected by whom it reaches, named by a final block once, and nobody else is (C-8.4);
 //! - durable before sent (C-7);
 //! - executed and durable before final (C-5.3);
 //! - after the faults end, every node finalizes again (C-6).
@@ -15,6 +16,7 @@ pub mod coverage;
 pub mod disk;
 pub mod executor;
 mod faults;
+mod justice;
 mod narrate;
 pub mod plan;
 pub mod storage;

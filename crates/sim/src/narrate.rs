@@ -41,6 +41,12 @@ pub fn message(message: &ConsensusMessage) -> String {
         }
         ConsensusMessage::Qc(qc) => format!("qc {}", prepare_certificate(qc)),
         ConsensusMessage::Tc(tc) => timeout_certificate(tc),
+        ConsensusMessage::Evidence(epoch, evidence) => match evidence.accusation() {
+            Ok(said) => {
+                format!("evidence e{epoch} {} of {:?} in {:?}", said.offence, said.offenders, said.views)
+            }
+            Err(error) => format!("evidence e{epoch}: {error}"),
+        },
         ConsensusMessage::CommitQc(qc) => {
             let vote = &qc.vote;
             format!("commit_qc e{} v{} h{} {}", qc.epoch, vote.view, vote.height, short(&vote.block_hash))

@@ -124,6 +124,9 @@ fn view_of(message: &ConsensusMessage) -> View {
         ConsensusMessage::Qc(qc) => qc.view(),
         ConsensusMessage::Tc(tc) => tc.view,
         ConsensusMessage::CommitQc(qc) => qc.vote.view,
+        ConsensusMessage::Evidence(_, evidence) => {
+            evidence.accusation().map_or(View::ZERO, |said| said.views.0.max(said.views.1))
+        }
     }
 }
 

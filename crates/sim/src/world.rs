@@ -5,6 +5,7 @@ use crate::checks::{NothingSlashable, OneChain, durable_before_sent, executed_be
 use crate::coverage::Coverage;
 use crate::executor::SimExecutor;
 use crate::faults::Fault;
+use crate::justice::{self, Justice};
 use crate::narrate;
 use crate::plan::Plan;
 use crate::storage::{Frailty, Storage};
@@ -188,6 +189,7 @@ pub struct World {
     pub(crate) seen: Seen,
     /// The network of the first views, when a scenario fixes it.
     pub(crate) script: Option<Script>,
+    pub(crate) justice: Justice,
 }
 
 impl World {
@@ -222,6 +224,7 @@ impl World {
             coverage: Coverage::default(),
             seen: Seen::default(),
             script: None,
+            justice: Justice::default(),
             set,
             plan,
         };
@@ -268,7 +271,7 @@ impl World {
     }
 
     fn corrupt(&mut self) {
-        let domain = Domain { chain_id: CHAIN_ID, genesis_hash: self.genesis_hash(), epoch: 0 };
+        let domain = self.domain();
         for (node, behaviour) in self.plan.byzantine.clone() {
             let (index, key) = (ValidatorIndex::new(node as u32), SecretKey::simulated(node as u64));
             self.nodes[node].executor.lies = behaviour == Behaviour::InvalidPayloadLeader;
@@ -308,8 +311,18 @@ impl World {
         self.nodes[node].replica.as_ref()
     }
 
-    fn is_validator(&self, node: usize) -> bool {
+    pub(crate) fn is_validator(&self, node: usize) -> bool {
         self.nodes[node].who < self.plan.stakes.len()
+    }
+
+    /// The set of an epoch.
+    pub(crate) fn set_of(&self, _epoch: Epoch) -> Arc<ValidatorSet> {
+        self.set.clone()
+    }
+
+    /// The chain's signing domain, in epoch 0.
+    pub(crate) fn domain(&self) -> Domain {
+        Domain { chain_id: CHAIN_ID, genesis_hash: self.genesis_hash(), epoch: 0 }
     }
 
     pub(crate) fn genesis_hash(&self) -> B256 {
@@ -340,7 +353,9 @@ impl World {
                 healed_us = self.now_us;
             }
             let honest = (0..self.nodes.len()).filter(|node| self.is_honest(*node));
-            if target.is_some_and(|target| honest.into_iter().all(|node| self.finalized[node] >= target)) {
+            let reached =
+                target.is_some_and(|target| honest.into_iter().all(|node| self.finalized[node] >= target));
+            if reached && self.justice.unpunished().is_empty() {
                 let views =
                     self.nodes.iter().filter_map(|n| n.replica.as_ref()).map(|r| r.view().get()).max();
                 return Ok(Report {
@@ -360,6 +375,10 @@ impl World {
                     .iter()
                     .map(|n| n.replica.as_ref().map(|r| (r.view(), r.finalized().0, r.status(now).reasons)))
                     .collect();
+                if reached {
+                    let guilty = self.justice.unpunished();
+                    return Err(format!("UNPUNISHED: no final block names {guilty:?}"));
+                }
                 return Err(format!(
                     "NOT LIVE: {} ms after the faults ended nodes are at {:?}, wanted {target:?}; {why:?}",
                     self.plan.recovery_ms, self.finalized
@@ -467,6 +486,7 @@ impl World {
         let now = self.now(node);
         let Some(mut replica) = self.nodes[node].replica.take() else { return Ok(()) };
         let (before, proposed) = (Glimpse::of(&replica), proposed_link(&input));
+        let (arrival, view_before) = (justice::arrival(&input), replica.view());
         let mut ready = match replica.handle(now, input, &self.nodes[node].storage) {
             Ok(ready) => ready,
             // A damaged block may show up only when it is read.
@@ -474,6 +494,7 @@ impl World {
             Err(error) => return Err(error.to_string()),
         };
         self.watch(node, &before, proposed, &replica);
+        self.demand_detection(node, arrival, view_before, &replica)?;
         for request in ready.take_requests() {
             self.start(node, request);
         }
@@ -630,8 +651,12 @@ impl World {
                 self.tell(|| format!("n{node} FINAL h{height} {}", narrate::short(&block_hash)));
                 executed_before_final(&self.nodes[node].executor, node, height, block_hash)?;
                 self.one_chain.finalized(node, height, block_hash)?;
+                self.punish(&block)?;
                 self.finalized[node] = self.finalized[node].max(height);
                 Ok(())
+            }
+            Outbound::Event(Event::Evidence(evidence)) if self.is_honest(node) => {
+                self.convict(node, &evidence)
             }
             Outbound::Event(Event::Alarm(what)) if self.is_honest(node) => {
                 Err(format!("ALARM at node {node}: {what}"))
@@ -654,6 +679,10 @@ impl World {
                     }
                     Event::Alarm(what) => format!("n{node} ALARM {what}"),
                     Event::Finalized { .. } => format!("n{node} finalized"),
+                    Event::Evidence(evidence) => format!("n{node} proves {:?}", evidence.accusation()),
+                    Event::EvidenceFinal { height, evidence } => {
+                        format!("n{node} holds h{height} final, which proves {:?}", evidence.accusation())
+                    }
                 });
                 Ok(())
             }

@@ -215,6 +215,13 @@ impl Witness {
         }
     }
 
+    /// Every statement it proves, with who made it. Whether it does prove them is [`Witness::verify`]'s to say.
+    pub fn statements(&self) -> Vec<(Claim, ValidatorIndex)> {
+        let each =
+            |(claim, authors): (Claim, Authors<'_>)| authors.all().into_iter().map(move |by| (claim, by));
+        self.claims().into_iter().flat_map(each).collect()
+    }
+
     /// Checks shape and signatures. The domain is the evidence's epoch's.
     pub fn verify(&self, set: &ValidatorSet, domain: &Domain) -> Result<(), EvidenceError> {
         match self {

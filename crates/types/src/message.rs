@@ -3,7 +3,8 @@
 
 use crate::vote::Signed;
 use crate::{
-    B256, Block, CommitQc, CommitVote, Epoch, Height, PrepareVote, ProposalVote, Qc, Tc, TimeoutVote,
+    B256, Block, CommitQc, CommitVote, Epoch, Evidence, Height, PrepareVote, ProposalVote, Qc, Tc,
+    TimeoutVote,
 };
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -66,6 +67,8 @@ pub enum ConsensusMessage {
     Tc(Tc),
     /// A commit certificate.
     CommitQc(CommitQc),
+    /// Evidence against validators, from a node in this epoch (C-8.4).
+    Evidence(Epoch, Box<Evidence>),
 }
 
 impl ConsensusMessage {
@@ -75,7 +78,8 @@ impl ConsensusMessage {
             Self::Proposal(epoch, _)
             | Self::Prepare(epoch, _)
             | Self::Commit(epoch, _)
-            | Self::Timeout(epoch, _) => *epoch,
+            | Self::Timeout(epoch, _)
+            | Self::Evidence(epoch, _) => *epoch,
             Self::Qc(qc) => qc.epoch,
             Self::Tc(tc) => tc.epoch,
             Self::CommitQc(qc) => qc.epoch,
@@ -92,6 +96,7 @@ impl ConsensusMessage {
             Self::Qc(_) => "qc",
             Self::Tc(_) => "tc",
             Self::CommitQc(_) => "commit_qc",
+            Self::Evidence(..) => "evidence",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{Now, Replica};
 use crate::disk::Record;
+use crate::evidence::Trust;
 use crate::ready::Request;
 use crate::tree::{NODES_MAX, Verdict};
 use std::sync::Arc;
@@ -310,7 +311,11 @@ impl Replica {
 
     fn proves(&mut self, qc: &CommitQc) -> bool {
         let (set, domain) = (self.set.clone(), self.domain);
-        self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok())
+        let valid = self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok());
+        if valid {
+            self.observe(qc.into(), Trust::Verified);
+        }
+        valid
     }
 
     fn store(&mut self, hash: B256, block: Arc<types::Block>) -> bool {

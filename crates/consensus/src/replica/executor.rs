@@ -350,6 +350,7 @@ impl Replica {
         let path: Vec<_> = path.into_iter().map(|node| (node.hash, node.block.clone())).collect();
         for (hash, block) in path {
             let height = block.header.height;
+            self.evidence_is_final(&block, hash);
             self.ready.record(Record::Finalized { height, block_hash: hash });
             self.tree.finalize(&hash);
             let commit = self.commit_qcs.remove(&height).filter(|qc| qc.vote.block_hash == hash);
@@ -389,7 +390,11 @@ impl Replica {
             }
             for block_hash in executable {
                 let Some(block) = self.tree.get(&block_hash).map(|node| node.block.clone()) else { continue };
-                match self.check_against_parent(&block) {
+                let checked = match self.check_against_parent(&block) {
+                    Ok(()) => self.check_evidence(&block, &block_hash, disk)?,
+                    refused => refused,
+                };
+                match checked {
                     Ok(()) => {
                         self.tree.judge(&block_hash, Verdict::Executing);
                         self.ready.request(Request::NewPayload { block_hash, block });

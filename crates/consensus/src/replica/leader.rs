@@ -173,8 +173,11 @@ impl Replica {
             return retry;
         };
         let Some(proposer) = self.index() else { return retry };
-        let inputs =
-            SystemInputs { randao_mix: randao_mix(parent.randao_mix, &reveal), ..SystemInputs::default() };
+        let inputs = SystemInputs {
+            randao_mix: randao_mix(parent.randao_mix, &reveal),
+            evidence: self.evidence_for(&high.block_hash),
+            ..SystemInputs::default()
+        };
         let timestamp_ms = now.wall_ms.max(parent.timestamp_ms);
         let id = self.fresh_id();
         let request = Box::new(PayloadRequest {

@@ -11,6 +11,7 @@
 //! - Every collection is bounded by the validator set, a window of views, or [`crate::tree::NODES_MAX`].
 
 mod catchup;
+mod evidence;
 mod executor;
 mod leader;
 mod pacemaker;
@@ -250,6 +251,7 @@ pub struct Replica {
     leader: Option<leader::Leading>,
     executor: executor::Executor,
     catchup: catchup::CatchUp,
+    offences: evidence::Offences,
     connected: BTreeSet<ValidatorIndex>,
     /// When, and in which view, a validator that is behind was last helped.
     helped: BTreeMap<ValidatorIndex, (View, u64)>,
@@ -326,6 +328,7 @@ impl Replica {
             leader: None,
             executor: executor::Executor::default(),
             catchup: catchup::CatchUp::default(),
+            offences: evidence::Offences::new(set.epoch()),
             connected: BTreeSet::new(),
             helped: BTreeMap::new(),
             vote_at_ms: None,
@@ -340,6 +343,7 @@ impl Replica {
             domain,
             safety,
         };
+        replica.restore_evidence(recovered.evidence);
         replica.restore(recovered.blocks, now);
         Ok(replica)
     }
@@ -474,6 +478,7 @@ impl Replica {
         for _ in 0..ADVANCE_PASSES_MAX {
             let before = self.progress();
             self.try_finalize();
+            self.drive_evidence(disk)?;
             self.drive_executor(now, disk)?;
             self.try_commit(now);
             self.flush_forward();
@@ -517,6 +522,7 @@ impl Replica {
             ConsensusMessage::Qc(qc) => self.on_certificate(now, from, Certificate::Prepare(qc)),
             ConsensusMessage::Tc(tc) => self.on_certificate(now, from, Certificate::Timeout(tc)),
             ConsensusMessage::CommitQc(qc) => self.on_certificate(now, from, Certificate::Commit(qc)),
+            ConsensusMessage::Evidence(_, evidence) => self.on_evidence(now, from, *evidence),
         }
     }
 

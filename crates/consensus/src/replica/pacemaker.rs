@@ -1,9 +1,10 @@
 //! Views and their timers (C-6).
 
 use super::{Now, Replica, VIEWS_BEHIND_MAX};
+use crate::evidence::Trust;
 use crate::ready::{Event, Outbound, Request};
 use types::genesis::Timing;
-use types::{Commit, ConsensusMessage, Qc, Tc, Timeout, TimeoutReason, ValidatorIndex, View};
+use types::{Commit, ConsensusMessage, Qc, Tc, Timeout, TimeoutReason, ValidatorIndex, View, Witness};
 
 /// Timers of the current view.
 #[derive(Debug)]
@@ -200,6 +201,7 @@ impl Replica {
         if timeout.signed.signer != from || named != statement.high_qc_view || !sane {
             return self.misbehaved(from, "sent a timeout that is malformed or not its own");
         }
+        self.observe(Witness::Timeout(timeout.signed.clone()), Trust::Claimed);
         if let Some(qc) = &timeout.high_qc {
             match self.qcs.get(&qc.view()) {
                 // Another certificate for the same link is as good, and verified.
@@ -210,6 +212,7 @@ impl Replica {
                         return self
                             .misbehaved(from, "sent a timeout with a certificate that does not verify");
                     }
+                    self.observe(qc.into(), Trust::Verified);
                     self.learn_qc(now, qc.clone());
                 }
             }
@@ -233,6 +236,7 @@ impl Replica {
             .for_each(|liar| self.misbehaved(liar, "sent a timeout whose signature does not verify"));
         if let Some(tc) = tc {
             self.verified.note(&tc);
+            self.observe((&tc).into(), Trust::Verified);
             self.learn_tc(now, tc);
         }
     }
@@ -270,6 +274,7 @@ impl Replica {
         self.connected.insert(peer);
         self.catchup.peer_connected();
         self.help_along(peer);
+        self.retell_evidence(peer);
         let (epoch, view, state) = (self.epoch(), self.view(), self.safety.state().clone());
         let mut messages = Vec::new();
         if let Some(proposal) = self.own_proposal(view) {

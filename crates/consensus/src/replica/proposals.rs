@@ -2,6 +2,7 @@
 
 use super::{Now, Replica};
 use crate::disk::Record;
+use crate::evidence::Trust;
 use crate::ready::Event;
 use crate::tree::Verdict;
 use crypto::merkle::payload_root;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use types::limits::{HEADER_BYTES_MAX, SYSTEM_INPUTS_BYTES_MAX};
 use types::{
     B256, Block, Checkpoint, ConsensusMessage, Header, Height, Justify, PrepareVote, Proposal, RejectionCode,
-    TimeoutReason, ValidatorIndex, View, block::randao_mix, encode,
+    TimeoutReason, ValidatorIndex, View, Witness, block::randao_mix, encode,
 };
 
 /// First height of epoch 0: genesis is its root.
@@ -21,6 +22,7 @@ impl Replica {
         if proposal.signed.signer != from || self.proposer(view) != from {
             return self.misbehaved(from, format!("proposed in view {view}, which is not its own"));
         }
+        self.observe(Witness::Proposal(proposal.signed.clone()), Trust::Claimed);
         if !self.in_window(view) {
             self.learn_from_far_proposal(now, from, &proposal.block.header);
         }
@@ -74,6 +76,7 @@ impl Replica {
             }
             return;
         }
+        self.observe_header(&block.header);
         let Header { justify, timeout, last_commit, .. } = block.header.clone();
         let block = Arc::new(block);
         if self.tree.insert(hash, block.clone()) {
@@ -105,9 +108,9 @@ impl Replica {
         expect("payload commitment", header.payload_commitment == payload_root(&block.payload))?;
         expect("system inputs hash", header.system_inputs_hash == block.system_inputs.hash())?;
         let inputs = &block.system_inputs;
-        let only_randao =
-            inputs.evidence.is_empty() && inputs.liveness.is_empty() && inputs.penalties.is_none();
-        expect("system inputs: only the RANDAO mix is active", only_randao)?;
+        let inactive = inputs.liveness.is_empty() && inputs.penalties.is_none();
+        expect("system inputs: only the RANDAO mix and evidence are active", inactive)?;
+        self.check_evidence_shape(block)?;
         expect("header size", encode(header).len() <= HEADER_BYTES_MAX)?;
         expect("system inputs size", encode(inputs).len() <= SYSTEM_INPUTS_BYTES_MAX)?;
         let source = header.source();

@@ -2,10 +2,11 @@
 
 use super::{Certificate, Now, QCS_MAX, Replica};
 use crate::disk::Record;
+use crate::evidence::Trust;
 use crate::tally::{Aggregate, Counted};
 use crate::tree::Verdict;
 use types::{
-    Commit, CommitQc, CommitVote, ConsensusMessage, Prepare, PrepareVote, Qc, Tc, ValidatorIndex,
+    Commit, CommitQc, CommitVote, ConsensusMessage, Prepare, PrepareVote, Qc, Tc, ValidatorIndex, Witness,
     vote::Signed,
 };
 
@@ -15,6 +16,7 @@ impl Replica {
         if vote.signer != from || source_view >= target_view {
             return self.misbehaved(from, "sent a prepare vote that is malformed or not its own");
         }
+        self.observe(Witness::Prepare(vote.clone()), Trust::Claimed);
         if self.in_window(target_view) {
             self.count_prepare(now, vote);
         }
@@ -37,6 +39,7 @@ impl Replica {
         if let Counted::Certified(Aggregate { statement, signers, signature }) = counted {
             let qc = Qc { epoch: self.epoch(), vote: statement, signers, signature };
             self.verified.note(&qc);
+            self.observe((&qc).into(), Trust::Verified);
             self.learn_qc(now, qc);
         }
     }
@@ -49,6 +52,7 @@ impl Replica {
             return self
                 .misbehaved(from, "sent a commit vote that is not its own or answers another certificate");
         }
+        self.observe(Witness::Commit(commit.signed.clone()), Trust::Claimed);
         // A certificate for the same link that is known already need not be verified again.
         let known = self.qcs.get(&view).is_some_and(|qc| qc.vote == commit.qc.vote);
         if !known {
@@ -82,6 +86,7 @@ impl Replica {
         if let Counted::Certified(Aggregate { statement, signers, signature }) = counted {
             let qc = CommitQc { epoch: self.epoch(), vote: statement, signers, signature };
             self.verified.note(&qc);
+            self.observe((&qc).into(), Trust::Verified);
             self.learn_commit(now, qc);
         }
     }
@@ -100,6 +105,9 @@ impl Replica {
             Certificate::Timeout(tc) => self.verified.check(tc, |tc| tc.verify(&set, &domain).is_ok()),
             Certificate::Commit(qc) => self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok()),
         };
+        if valid {
+            self.observe_certificate(&certificate);
+        }
         match certificate {
             _ if !valid => self.misbehaved(from, "sent a certificate that does not verify"),
             Certificate::Prepare(qc) => self.learn_qc(now, qc),
@@ -113,6 +121,8 @@ impl Replica {
         let view = qc.view();
         if let Some(known) = self.qcs.get(&view) {
             if known.vote.block_hash != qc.vote.block_hash {
+                let known = known.into();
+                self.accuse(qc.epoch, known, (&qc).into());
                 self.halt(format!(
                     "two prepare certificates in view {view}: more than a third of stake is faulty"
                 ));
@@ -151,6 +161,9 @@ impl Replica {
         let known = self.commit_qcs.get(&height).map(|known| known.vote.block_hash);
         let known = known.or((height == root.height).then_some(root.hash));
         if let Some(other) = known.filter(|known| *known != block_hash) {
+            if let Some(known) = self.commit_qcs.get(&height).map(Witness::from) {
+                self.accuse(qc.epoch, known, (&qc).into());
+            }
             return self.halt(format!(
                 "commit certificates for {block_hash} and {other} at height {height}: more than a third of stake is faulty"
             ));

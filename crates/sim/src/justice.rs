@@ -1,0 +1,149 @@
+//! What becomes of those who sign what no honest validator signs (C-8.4): what an honest validator received is
+//! detected at once, what was detected ends in a final block, nobody is named twice, and nobody honest ever.
+
+use crate::byzantine::Behaviour;
+use crate::world::World;
+use consensus::audit::Statements;
+use consensus::{Input, Replica, evidence};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Block, Claim, ConsensusMessage, Epoch, Evidence, Height, ValidatorIndex, View};
+
+/// The book of one run.
+#[derive(Debug, Default)]
+pub struct Justice {
+    /// Proven guilty to an honest validator.
+    convicted: BTreeSet<evidence::Offender>,
+    /// Named by evidence in a final block, and in which.
+    named: BTreeMap<evidence::Offender, Height>,
+    /// Final heights looked at.
+    heights: BTreeSet<Height>,
+    /// What each node received in its present life.
+    received: BTreeMap<usize, Received>,
+}
+
+#[derive(Debug, Default)]
+struct Received {
+    life: u64,
+    from: BTreeMap<ValidatorIndex, Statements<()>>,
+}
+
+/// A vote as it arrives.
+pub(crate) struct Arrival {
+    from: ValidatorIndex,
+    claim: Claim,
+}
+
+/// The statement of its sender that an input holds.
+pub(crate) fn arrival(input: &Input) -> Option<Arrival> {
+    let Input::Message { from, message } = input else { return None };
+    let claim = match message {
+        ConsensusMessage::Proposal(_, p) => Claim::Proposal(p.signed.statement),
+        ConsensusMessage::Prepare(_, vote) => Claim::Prepare(vote.statement),
+        ConsensusMessage::Commit(_, commit) => Claim::Commit(commit.signed.statement),
+        ConsensusMessage::Timeout(_, timeout) => Claim::Timeout(timeout.signed.statement),
+        _ => return None,
+    };
+    Some(Arrival { from: *from, claim })
+}
+
+impl Justice {
+    /// Everybody who was proven guilty to an honest validator and whom no final block names yet.
+    pub fn unpunished(&self) -> Vec<evidence::Offender> {
+        self.convicted.iter().filter(|name| !self.named.contains_key(*name)).copied().collect()
+    }
+}
+
+impl World {
+    /// A node says it has proof of somebody's guilt.
+    pub(crate) fn convict(&mut self, node: usize, evidence: &Evidence) -> Result<(), String> {
+        let names = self.guilty(evidence)?;
+        self.coverage.note("evidence found");
+        // What a disk that loses data remembers, or what a follower knows, need not reach a block.
+        if self.is_accountable(node) && self.is_validator(node) {
+            self.justice.convicted.extend(names);
+        }
+        Ok(())
+    }
+
+    /// A block became final: its evidence is good, and each piece names somebody new.
+    pub(crate) fn punish(&mut self, block: &Block) -> Result<(), String> {
+        let height = block.header.height;
+        if !self.justice.heights.insert(height) {
+            return Ok(());
+        }
+        for item in &block.system_inputs.evidence {
+            let evidence =
+                Evidence::decode(item).map_err(|error| format!("BAD EVIDENCE at {height}: {error}"))?;
+            let names = self.guilty(&evidence)?;
+            if names.iter().all(|name| self.justice.named.contains_key(name)) {
+                return Err(format!("TWICE: evidence at height {height} names {names:?} again"));
+            }
+            for name in names {
+                self.justice.named.entry(name).or_insert(height);
+            }
+            self.coverage.note("evidence final");
+        }
+        Ok(())
+    }
+
+    /// Whom evidence names, once it is checked.
+    fn guilty(&self, evidence: &Evidence) -> Result<Vec<evidence::Offender>, String> {
+        let epoch = evidence.epoch();
+        let verdict = evidence.verify(&self.set_of(epoch), &self.domain());
+        let offenders = verdict.map_err(|error| format!("BAD EVIDENCE: {error}"))?;
+        let honest = |index: &&ValidatorIndex| {
+            self.places_of(index.get() as usize).iter().all(|node| self.is_accountable(*node))
+        };
+        match offenders.iter().find(honest) {
+            Some(honest) => Err(format!("EVIDENCE against the honest validator {honest}: {evidence:?}")),
+            None => Ok(offenders.into_iter().map(|index| (epoch, index)).collect()),
+        }
+    }
+
+    /// Whoever sent two statements that contradict each other to one honest node, both of views close to the node's,
+    /// is known there as guilty when the node has handled the second one.
+    pub(crate) fn demand_detection(
+        &mut self,
+        node: usize,
+        arrival: Option<Arrival>,
+        view_before: View,
+        replica: &Replica,
+    ) -> Result<(), String> {
+        let Some(Arrival { from, claim }) = arrival.filter(|_| self.is_accountable(node)) else {
+            return Ok(());
+        };
+        let sender = self.places_of(from.get() as usize);
+        // A spammer's signatures are bad now and then, and cost it the checks it gets.
+        let spams = |place: &usize| {
+            self.nodes[*place].byzantine.as_ref().is_some_and(|liar| liar.behaviour == Behaviour::Spammer)
+        };
+        if sender.iter().any(spams) || sender.contains(&node) {
+            return Ok(());
+        }
+        let (life, now) = (self.nodes[node].life, view_before.get());
+        let received = self.justice.received.entry(node).or_default();
+        if received.life != life {
+            *received = Received { life, from: BTreeMap::new() };
+        }
+        let close = |view: View| {
+            view.get().saturating_add(evidence::VIEWS_KEPT / 2) >= now
+                && view.get() <= now.saturating_add(evidence::VIEWS_AHEAD)
+        };
+        let from_sender = received.from.entry(from).or_default();
+        let conflict = from_sender.conflict(&claim).filter(|(_, other)| close(other.view()));
+        if close(claim.view()) {
+            from_sender.insert(claim, ());
+        }
+        let Some((offence, other)) = conflict.filter(|_| close(claim.view())) else { return Ok(()) };
+        if knows(replica, replica.validators().epoch(), from) {
+            self.coverage.note("offences received");
+            return Ok(());
+        }
+        Err(format!("UNDETECTED: node {node} received {other:?} and {claim:?} of {from} ({offence})"))
+    }
+}
+
+fn knows(replica: &Replica, epoch: Epoch, guilty: ValidatorIndex) -> bool {
+    let pending = || replica.evidence_pending().iter().any(|pending| pending.offenders.contains(&guilty));
+    replica.evidence_included().contains_key(&(epoch, guilty)) || pending()
+}
