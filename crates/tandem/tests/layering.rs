@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("state", &["crypto", "types", "execution"]),
     ("consensus-node", &["crypto", "types", "consensus", "journal", "net", "engine-api"]),
     ("execution-node", &["crypto", "types", "execution", "txpool", "state", "net", "engine-api"]),
+    ("model", &["crypto", "types", "consensus"]),
     ("sim", &["crypto", "types", "consensus", "journal"]),
     // No part of a node: calls every decoder there is.
     (
