@@ -145,9 +145,9 @@ where
         search = search.target_state_count(states);
     }
     let found = search.spawn_bfs().join_and_report(&mut Progress);
-    let fails = |name: &&str| found.model().property(name).expectation.discovery_is_failure();
+    let fails = |name: &&'static str| found.model().property(name).expectation.discovery_is_failure();
     if let Some(name) = found.discoveries().into_keys().find(fails) {
-        let (actions, end) = shortest(&make, name, found.max_depth())?.ok_or(ModelError::NoTrace)?;
+        let (actions, end) = shortest(&make, name)?.ok_or(ModelError::NoTrace)?;
         println!("shortest trace against \"{name}\": {} steps", actions.len());
         actions.iter().for_each(|action| println!("    {action:?}"));
         println!("  ends in {end:?}");

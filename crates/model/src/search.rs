@@ -39,28 +39,36 @@ where
     }
 }
 
-/// The actions of a shortest trace that breaks (or, for a "sometimes" property, reaches) `property` within `steps_max`
-/// steps, and the state it ends in.
+/// The actions of a shortest trace that breaks (or, for a "sometimes" property, reaches) `property`, and the state it
+/// ends in; `None` after all states were seen without one.
 ///
 /// The checker notices a discovery only after a block of states, and may have passed over shorter traces of the same
-/// block; so the bound is raised step by step.
+/// block; so a first search finds a bound, and shallow searches then find the shortest trace within it.
 pub fn shortest<M>(
     model: impl Fn() -> Result<M, ModelError>,
     property: &'static str,
-    steps_max: usize,
 ) -> Result<Option<(Vec<M::Action>, M::State)>, ModelError>
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
-    for steps in 0..=steps_max {
-        let only = HasDiscoveries::AnyOf([property].into());
-        let seen = model()?.checker().target_max_depth(steps + 2).finish_when(only).spawn_bfs().join();
-        if let Some(path) = seen.discovery(property) {
+    let search = |steps: Option<usize>| -> Result<Option<(Vec<M::Action>, M::State)>, ModelError> {
+        let mut search = model()?.checker().finish_when(HasDiscoveries::AnyOf([property].into()));
+        if let Some(steps) = steps {
+            search = search.target_max_depth(steps + 2);
+        }
+        let found = search.spawn_bfs().join().discovery(property);
+        Ok(found.map(|path| {
             let end = path.last_state().clone();
-            return Ok(Some((path.into_actions(), end)));
+            (path.into_actions(), end)
+        }))
+    };
+    let Some(first) = search(None)? else { return Ok(None) };
+    for steps in 0..first.0.len() {
+        if let Some(shorter) = search(Some(steps))? {
+            return Ok(Some(shorter));
         }
     }
-    Ok(None)
+    Ok(Some(first))
 }

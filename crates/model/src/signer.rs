@@ -31,8 +31,12 @@ pub enum Weakness {
     NoPrepareGuard,
     /// A commit vote does not look at views given up.
     NoTimeoutGuard,
-    /// A prepare vote does not look at the lock (C-4.1).
+    /// A prepare vote does not look at the lock (C-4.1, 3).
     NoLock,
+    /// A prepare vote does not look at what the timeout certificate reports (C-4.1, 4).
+    NoReport,
+    /// Neither at the lock nor at the report.
+    NoLockNoReport,
     /// A restart forgets everything signed (C-7).
     Amnesia,
 }
@@ -106,7 +110,8 @@ impl Signer {
             Deed::Prepare(link, skipped) => {
                 enter(&mut safety, link.block.view);
                 let vote = self.universe.prepare_vote(link);
-                let tc = match skipped {
+                let unread = matches!(self.weakness, Weakness::NoReport | Weakness::NoLockNoReport);
+                let tc = match skipped.map(|high| if unread { ROOT } else { high }) {
                     Some(high) => Some(self.universe.tc(link.block.view.checked_sub(1)?, high)?),
                     None => None,
                 };
@@ -172,7 +177,7 @@ impl Signer {
             }
             (Weakness::NoPrepareGuard, Deed::Commit(_)) => state.last_prepare = None,
             (Weakness::NoTimeoutGuard, Deed::Commit(_)) => state.last_timeout = None,
-            (Weakness::NoLock, Deed::Prepare(..)) => state.lock = None,
+            (Weakness::NoLock | Weakness::NoLockNoReport, Deed::Prepare(..)) => state.lock = None,
             (Weakness::Amnesia, _) => state = self.sign_state(&Log::default()),
             _ => {}
         }

@@ -17,12 +17,12 @@ fn court(universe: &Universe) -> Court {
 #[test]
 fn every_conflict_within_four_views_convicts_a_third_of_stake_for_every_choice_of_signers() {
     for (stakes, last_height, conflicts) in [
-        (&[1, 1, 1, 1][..], None, 0),
-        (&[1, 1, 1, 1], Some(1), 0),
-        (&[1, 1, 1], None, 0),
-        (&[4, 1, 1, 1], None, 0),
-        (&[34, 33, 33], None, 0),
-        (&[3, 2, 2, 1, 1], None, 0),
+        (&[1, 1, 1, 1][..], None, 3024),
+        (&[1, 1, 1, 1], Some(1), 365),
+        (&[1, 1, 1], None, 3024),
+        (&[4, 1, 1, 1], None, 3024),
+        (&[34, 33, 33], None, 3024),
+        (&[3, 2, 2, 1, 1], None, 3024),
     ] {
         let universe = universe(stakes, 4, last_height);
         let searched = court(&universe).every_conflict(&universe).unwrap();
