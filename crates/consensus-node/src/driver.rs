@@ -312,6 +312,7 @@ impl State {
     /// Inputs, requests, disk, and only then the world (C-7).
     fn try_step(&mut self, inputs: Vec<Input>) -> Result<(), DiskError> {
         let mut ready = Ready::default();
+        self.driver.replica.expect(&inputs);
         for input in inputs {
             let Driver { replica, journal, clock, .. } = &mut self.driver;
             let mut more = replica.handle(clock.now(), input, journal)?;

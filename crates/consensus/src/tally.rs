@@ -47,6 +47,8 @@ struct Votes {
     signatures: BTreeMap<ValidatorIndex, Signature>,
     /// Those known to be good on their own: checked one by one, or the own vote.
     checked: BTreeSet<ValidatorIndex>,
+    /// Some of them were held and not added yet.
+    held: bool,
     certified: bool,
 }
 
@@ -99,19 +101,12 @@ impl<S: Statement + Ord + Copy> Tally<S> {
         vote: &Signed<S>,
         liars: &mut Vec<ValidatorIndex>,
     ) -> Counted<Aggregate<S>> {
-        let others = self
-            .by_statement
-            .iter()
-            .filter(|(s, v)| **s != vote.statement && v.signatures.contains_key(&vote.signer));
-        let too_many = others.count() >= STATEMENTS_PER_VALIDATOR_MAX;
-        if set.get(vote.signer).is_none() || too_many || self.liars.contains(&vote.signer) {
+        let Some(votes) = self.admit(set, vote) else { return Counted::Ignored };
+        let news = !votes.signatures.contains_key(&vote.signer);
+        if !std::mem::take(&mut votes.held) && !news {
             return Counted::Ignored;
         }
-        let votes = self.by_statement.entry(vote.statement).or_default();
-        if votes.certified || votes.signatures.contains_key(&vote.signer) {
-            return Counted::Ignored;
-        }
-        votes.signatures.insert(vote.signer, vote.signature);
+        votes.signatures.entry(vote.signer).or_insert(vote.signature);
         let known_liars = liars.len();
         let certified = certify(set, domain, &vote.statement, votes, liars);
         self.liars.extend(&liars[known_liars..]);
@@ -119,6 +114,31 @@ impl<S: Statement + Ord + Copy> Tally<S> {
             Some(aggregate) => Counted::Certified(aggregate),
             None => Counted::Pending,
         }
+    }
+
+    /// Takes in a vote that is going to be added soon. The first one that is added then counts all of those held, and
+    /// one certificate covers as many votes as have arrived: the more of them, the more often all validators make the
+    /// same one.
+    pub fn hold(&mut self, set: &ValidatorSet, vote: &Signed<S>) {
+        if let Some(votes) = self.admit(set, vote)
+            && !votes.signatures.contains_key(&vote.signer)
+        {
+            votes.signatures.insert(vote.signer, vote.signature);
+            votes.held = true;
+        }
+    }
+
+    /// Where a vote counts, if it may.
+    fn admit(&mut self, set: &ValidatorSet, vote: &Signed<S>) -> Option<&mut Votes> {
+        let others = self
+            .by_statement
+            .iter()
+            .filter(|(s, v)| **s != vote.statement && v.signatures.contains_key(&vote.signer));
+        let too_many = others.count() >= STATEMENTS_PER_VALIDATOR_MAX;
+        if set.get(vote.signer).is_none() || too_many || self.liars.contains(&vote.signer) {
+            return None;
+        }
+        Some(self.by_statement.entry(vote.statement).or_default()).filter(|votes| !votes.certified)
     }
 
     /// Stake behind each statement, for status pages.

@@ -1,7 +1,7 @@
 //! What may be signed (C-4, C-7), against four validators of equal stake: A and B honest, C honest, D Byzantine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use consensus::tally::{Counted, TimeoutBook, VoteBook};
+use consensus::tally::{Aggregate, Counted, TimeoutBook, VoteBook};
 use consensus::{Refusal, Safety};
 use crypto::SecretKey;
 use types::vote::Signed;
@@ -278,6 +278,51 @@ fn certificates_form_by_stake_not_by_count_and_drop_liars() {
     assert_eq!(add(&forged(&network, 0, vote), &mut liars), Counted::Pending);
     assert_eq!(liars, [ValidatorIndex::new(1)]);
     assert!(matches!(add(&forged(&network, 3, vote), &mut liars), Counted::Certified(_)));
+}
+
+#[test]
+fn votes_that_arrived_together_are_all_in_the_certificate_and_liars_among_them_are_dropped() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let vote = link((0, GENESIS), 1, 1, B1);
+    let votes = [0, 1, 2, 3].map(|i| forged(&network, i, vote));
+    for lies in [0, 1] {
+        let (mut book, mut liars) = (VoteBook::default(), Vec::new());
+        let mut votes = votes.clone();
+        if lies == 1 {
+            votes[2].signature = votes[3].signature;
+        }
+        votes[1..].iter().for_each(|vote| book.at(view(1)).hold(&network.set, vote));
+        let Counted::Certified(certificate) =
+            book.at(view(1)).add_own(&network.set, &network.domain, &votes[0], &mut liars)
+        else {
+            panic!("three of four votes are good");
+        };
+        assert_eq!((certificate.signers.count(), liars.len()), (4 - lies, lies));
+        let Aggregate { statement: vote, signers, signature } = certificate;
+        let qc = Qc { epoch: Epoch::ZERO, vote, signers, signature };
+        assert_eq!(qc.verify(&network.set, &network.domain), Ok(()));
+        for vote in &votes[1..] {
+            let late = book.at(view(1)).add(&network.set, &network.domain, vote, &mut liars);
+            assert_eq!(late, Counted::Ignored);
+        }
+    }
+}
+
+#[test]
+fn held_votes_below_a_quorum_prove_nothing_and_settled_ones_are_not_verified() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let vote = link((0, GENESIS), 1, 1, B1);
+    let votes = [0, 1, 2, 3].map(|i| forged(&network, i, vote));
+    let (mut book, mut liars) = (VoteBook::default(), Vec::new());
+    book.at(view(1)).hold(&network.set, &votes[0]);
+    let mut add = |book: &mut VoteBook<PrepareVote>, i: usize| {
+        book.at(view(1)).add(&network.set, &network.domain, &votes[i], &mut liars)
+    };
+    assert_eq!(add(&mut book, 0), Counted::Pending);
+    assert_eq!(add(&mut book, 0), Counted::Ignored);
+    assert_eq!(add(&mut book, 1), Counted::Pending);
+    book.at(view(1)).settle(vote);
+    assert_eq!(add(&mut book, 2), Counted::Ignored);
 }
 
 #[test]

@@ -364,7 +364,7 @@ impl Claim<'_> {
 /// Whether all claims are true, for less than their verification one by one. When they are not, this does not say
 /// which.
 ///
-/// The claims are added up with random 64-bit coefficients, so a false one passes with a chance of 2^-64. The verdict
+/// The claims are added up with random coefficients of 63 bits, so a false one passes with a chance of 2^-63. The verdict
 /// on true claims does not depend on the randomness.
 pub fn all_hold(claims: &[Claim<'_>]) -> bool {
     let _span = span(Phase::Certificates);

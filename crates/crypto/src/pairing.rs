@@ -5,8 +5,9 @@ use blst::min_pk::{AggregatePublicKey, PublicKey, SecretKey, Signature};
 use blst::{BLST_ERROR, Pairing, blst_fp12, blst_p1_affine, blst_p2_affine};
 use std::sync::OnceLock;
 
-/// Bits of a random coefficient: a batch with a bad member passes with a chance of 2^-64.
-const COEFFICIENT_BITS: usize = 64;
+/// Bytes of a random coefficient. One bit is spent on being odd: a batch with a bad member passes with a chance of at
+/// most 2^-63.
+const COEFFICIENT_BYTES: usize = 8;
 
 /// A product of pairings under construction. Anything a verifier must refuse makes it fail for good.
 pub(crate) struct Product {
@@ -65,20 +66,32 @@ pub(crate) type Term<'a> = (PublicKey, &'a [u8], Signature);
 
 /// Whether all terms verify, each weighted by a coefficient that nobody outside can know; `None` without randomness.
 pub(crate) fn all_verify(terms: &[Term<'_>], dst: &'static [u8]) -> Option<bool> {
-    let mut coefficients = vec![0; terms.len() * (COEFFICIENT_BITS / 8)];
+    let mut coefficients = vec![0; terms.len() * COEFFICIENT_BYTES];
     getrandom::fill(&mut coefficients).ok()?;
     let mut pairing = Pairing::new(true, dst);
-    for ((key, message, signature), coefficient) in
-        terms.iter().zip(coefficients.chunks_mut(COEFFICIENT_BITS / 8))
-    {
-        // Zero would ignore the term.
-        coefficient[0] |= 1;
+    for (i, (key, message, signature)) in terms.iter().enumerate() {
         let (key, point): (blst_p1_affine, blst_p2_affine) = ((*key).into(), (*signature).into());
         if point == blst_p2_affine::default() {
             return Some(false);
         }
-        let code =
-            pairing.mul_n_aggregate(&key, false, &point, true, coefficient, COEFFICIENT_BITS, message, &[]);
+        // One term may go unweighted: the others' weights are unknown relative to it.
+        let code = if i == 0 {
+            pairing.aggregate(&key, false, &point, true, message, &[])
+        } else {
+            let coefficient = &mut coefficients[i * COEFFICIENT_BYTES..][..COEFFICIENT_BYTES];
+            // Zero would ignore the term.
+            coefficient[0] |= 1;
+            pairing.mul_n_aggregate(
+                &key,
+                false,
+                &point,
+                true,
+                coefficient,
+                8 * COEFFICIENT_BYTES,
+                message,
+                &[],
+            )
+        };
         if code != BLST_ERROR::BLST_SUCCESS {
             return Some(false);
         }

@@ -1,12 +1,48 @@
-//! Verifying the signatures of a proposal together. A batch only fills [`super::VerifiedCache`]: the checks that follow
+//! Working on what has arrived together: votes of one step in one certificate, the signatures of a proposal in one
+//! multi-pairing. A batch only fills [`super::VerifiedCache`]: the checks that follow
 //! ask for each signature by itself, find it known, and decide. Where the batch fails they find the culprit.
 
-use super::{Replica, VerifiedCache};
+use super::{Input, Replica, VerifiedCache};
 use crypto::bls::{Claim, all_hold};
 use types::vote::randao_bytes;
-use types::{B256, Domain, Header, Justify, Proposal, Signature, ValidatorIndex, ValidatorSet, View};
+use types::{
+    B256, Commit, CommitVote, ConsensusMessage, Domain, Header, Justify, PrepareVote, Proposal, Signature,
+    ValidatorIndex, ValidatorSet, View,
+};
 
 impl Replica {
+    /// Call it before inputs that have arrived together are handled one after the other: certificates of votes among
+    /// them then cover all of these votes. Changes nothing else.
+    pub fn expect(&mut self, inputs: &[Input]) {
+        let (set, own) = (self.set.clone(), self.index());
+        for input in inputs {
+            let Input::Message { from, message } = input else { continue };
+            if message.epoch() != set.epoch() || Some(*from) == own {
+                continue;
+            }
+            match message {
+                ConsensusMessage::Prepare(_, vote) if vote.signer == *from => {
+                    let PrepareVote { source_view, target_view, .. } = vote.statement;
+                    if source_view < target_view && self.in_window(target_view) {
+                        self.prepares.at(target_view).hold(&set, vote);
+                    }
+                }
+                ConsensusMessage::Commit(_, Commit { signed, qc }) if signed.signer == *from => {
+                    let CommitVote { view, height, block_hash } = signed.statement;
+                    let PrepareVote { target_view, .. } = qc.vote;
+                    let answers =
+                        (target_view, qc.vote.height, qc.vote.block_hash) == (view, height, block_hash);
+                    // A vote that answers no valid certificate does not count.
+                    let known = self.qcs.get(&view).is_some_and(|known| known.vote == qc.vote);
+                    if answers && known && self.in_window(view) {
+                        self.commits.at(view).hold(&set, signed);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// One multi-pairing for the proposer's signature, its RANDAO reveal and the certificates of its header that are
     /// not known yet.
     pub(super) fn verify_together(&mut self, proposal: &Proposal) {

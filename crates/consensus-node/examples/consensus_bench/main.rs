@@ -1,7 +1,7 @@
 //! Consensus alone: real consensus processes over loopback, each with an executor that does nothing.
 //!
 //! ```sh
-//! cargo run --release -p consensus-node --example bench -- --seconds 20 --dir /var/tmp/bench
+//! cargo run --release -p consensus-node --example consensus_bench -- --seconds 20 --dir /var/tmp/bench
 //! ```
 //!
 //! The executors live in this process and answer every block VALID with constant hashes; payloads are empty, blocks

@@ -2,8 +2,8 @@
 //! decoded as on the wire, disks in memory, executors that do nothing, a network whose delay is virtual.
 //!
 //! ```sh
-//! cargo run --release -p sim --example bench -- --validators 4,16,64,100
-//! cargo run --release -p sim --example bench --features meter -- --validators 4,16,64,100     # with the phases
+//! cargo run --release -p sim --example consensus_cpu -- --validators 4,16,64,100
+//! cargo run --release -p sim --example consensus_cpu --features meter -- --validators 4,16,64,100     # with the phases
 //! ```
 //!
 //! Time is the CPU time of the thread, so a busy machine matters little. What is timed is what a node does with an
