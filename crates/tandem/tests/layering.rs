@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("journal", &["crypto", "types", "consensus"]),
     ("net", &["crypto", "types"]),
     ("engine-api", &["crypto", "types"]),
-    ("execution", &["crypto", "types"]),
+    ("staking", &["crypto", "types"]),
+    ("execution", &["crypto", "types", "staking"]),
     ("light-client", &["crypto", "types"]),
     ("txpool", &["crypto", "types", "execution"]),
     ("state", &["crypto", "types", "execution"]),
@@ -74,7 +75,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 ];
 
 /// Pure crates: no runtime, no clock, no randomness of their own.
-const PURE: &[&str] = &["crypto", "types", "consensus", "light-client", "execution", "txpool"];
+const PURE: &[&str] = &["crypto", "types", "consensus", "light-client", "staking", "execution", "txpool"];
 const IMPURE: &[&str] = &["tokio", "async-std", "futures", "rand", "mio", "tracing-subscriber", "chrono"];
 
 fn workspace() -> Metadata {

@@ -76,6 +76,9 @@ pub struct TandemGenesis {
     /// Heights per epoch.
     #[serde(default = "default_epoch_length")]
     pub epoch_length: u64,
+    /// Who may validate, and how sets change.
+    #[serde(default)]
+    pub staking: Staking,
     /// Pace and timers of consensus.
     #[serde(default)]
     pub timing: Timing,
@@ -100,6 +103,109 @@ pub struct GenesisValidator {
     pub proof_of_possession: Signature,
     /// Voting weight.
     pub stake: Stake,
+}
+
+/// Parameters of the validator registry (specs/staking.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Staking {
+    /// Validators in one set.
+    pub max_validators: u32,
+    /// Validators registered at one time, those in no set included.
+    pub max_candidates: u32,
+    /// Least stake of a validator, in wei.
+    pub min_stake: Stake,
+    /// Share of a set's stake that may enter or leave with the next set: numerator.
+    pub stake_change_cap_numerator: u32,
+    /// The same: denominator. The share must be below one third.
+    pub stake_change_cap_denominator: u32,
+    /// Epochs after its last weight for which stake can still be slashed, and cannot be withdrawn.
+    pub unbonding_epochs: u64,
+    /// Part of an offender's weight that is burned, in 1/10000.
+    pub slash_basis_points: u32,
+}
+
+impl Default for Staking {
+    fn default() -> Self {
+        Self {
+            max_validators: 128,
+            max_candidates: 512,
+            min_stake: Stake::new(1_000_000_000_000_000_000),
+            stake_change_cap_numerator: 1,
+            stake_change_cap_denominator: 4,
+            unbonding_epochs: 16,
+            slash_basis_points: 500,
+        }
+    }
+}
+
+/// Most validators that may be registered at one time: the work of computing a set.
+const CANDIDATES_MAX: u64 = 2048;
+/// Most epochs whose sets are kept.
+const UNBONDING_EPOCHS_MAX: u64 = 1024;
+
+impl Staking {
+    fn check(&self, validators: &[GenesisValidator]) -> Result<(), GenesisError> {
+        let (members, candidates) = (u64::from(self.max_validators), u64::from(self.max_candidates));
+        let (numerator, denominator) =
+            (u64::from(self.stake_change_cap_numerator), u64::from(self.stake_change_cap_denominator));
+        let set_max = crate::limits::VALIDATORS_MAX as u64;
+        let ranges = [
+            ("tandem.staking.max_validators", members, 1, set_max, "from 1 to 1024"),
+            (
+                "tandem.staking.max_candidates",
+                candidates,
+                members,
+                CANDIDATES_MAX,
+                "from max_validators to 2048",
+            ),
+            (
+                "tandem.staking.stake_change_cap_denominator",
+                denominator,
+                4,
+                1_000_000,
+                "from 4 to 1000000",
+            ),
+            (
+                "tandem.staking.stake_change_cap_numerator",
+                numerator,
+                1,
+                denominator.saturating_sub(1) / 3,
+                "at least 1 and below one third of the denominator",
+            ),
+            ("tandem.staking.unbonding_epochs", self.unbonding_epochs, 1, UNBONDING_EPOCHS_MAX, "from 1 to 1024"),
+            (
+                "tandem.staking.slash_basis_points",
+                self.slash_basis_points.into(),
+                0,
+                10_000,
+                "from 0 to 10000",
+            ),
+        ];
+        check_ranges(&ranges)?;
+        if self.min_stake == Stake::ZERO {
+            return Err(GenesisError::OutOfRange {
+                field: "tandem.staking.min_stake",
+                value: 0,
+                expected: "at least 1 wei",
+            });
+        }
+        if validators.len() > self.max_validators as usize {
+            return Err(GenesisError::OutOfRange {
+                field: "tandem.staking.max_validators",
+                value: members,
+                expected: "at least the number of validators",
+            });
+        }
+        match validators.iter().position(|validator| validator.stake < self.min_stake) {
+            Some(index) => Err(GenesisError::StakeTooLow {
+                index,
+                stake: validators[index].stake,
+                min_stake: self.min_stake,
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Pace and timers, in milliseconds. All nodes must agree for liveness, none for safety.
@@ -149,6 +255,16 @@ pub enum GenesisError {
         index: usize,
         /// The key in question.
         key: PublicKey,
+    },
+    /// A validator of the first set could not stay in the registry.
+    #[error("genesis validator {index} has stake {stake}, tandem.staking.min_stake is {min_stake}")]
+    StakeTooLow {
+        /// Which one.
+        index: usize,
+        /// Its stake.
+        stake: Stake,
+        /// The least.
+        min_stake: Stake,
     },
     /// A number is out of range.
     #[error("genesis {field} is {value}, must be {expected}")]
@@ -205,12 +321,9 @@ impl Genesis {
                 "from 1 to 86400000",
             ),
         ];
-        for (field, value, low, high, expected) in ranges {
-            if !(low..=high).contains(&value) {
-                return Err(GenesisError::OutOfRange { field, value, expected });
-            }
-        }
+        check_ranges(&ranges)?;
         self.validator_set()?;
+        section.staking.check(&section.validators)?;
         for (index, validator) in section.validators.iter().enumerate() {
             let key = validator.public_key;
             let holds = VerifyingKey::try_from(key)
@@ -243,6 +356,18 @@ impl Genesis {
     pub fn seed(&self) -> B256 {
         tagged_hash("tandem v1 genesis seed", &[self.hash().as_slice()])
     }
+}
+
+/// Field, value, lowest, highest, and the range in words.
+type Range = (&'static str, u64, u64, u64, &'static str);
+
+fn check_ranges(ranges: &[Range]) -> Result<(), GenesisError> {
+    for &(field, value, low, high, expected) in ranges {
+        if !(low..=high).contains(&value) {
+            return Err(GenesisError::OutOfRange { field, value, expected });
+        }
+    }
+    Ok(())
 }
 
 fn default_base_fee() -> u64 {
