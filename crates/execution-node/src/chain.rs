@@ -10,7 +10,7 @@ use state::{
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::broadcast;
-use types::{Address, B256, Genesis, Height, ValidatorIndex, View};
+use types::{Address, B256, Genesis, Height, Validator, ValidatorIndex, View};
 
 /// Finalized blocks a subscriber may lag behind before it misses some.
 pub const SUBSCRIBER_BLOCKS_MAX: usize = 1024;
@@ -163,6 +163,19 @@ impl Chain {
             return Ok(Some(block.record.clone()));
         }
         self.0.store.record(height)
+    }
+
+    /// The validators that the finalized block at `height` fixed for the epoch after the next one, if it ended one.
+    pub fn next_validators(&self, height: Height) -> Result<Option<Vec<Validator>>, StateError> {
+        let (height, head) = (height.get(), self.head());
+        if height >= head.record.height {
+            let at_head = height == head.record.height;
+            return Ok(head.next_validators.as_deref().filter(|_| at_head).cloned());
+        }
+        if let Some(block) = self.0.recent.lock().get(height) {
+            return Ok(block.next_validators.as_deref().cloned());
+        }
+        self.0.store.next_validators(height)
     }
 
     /// The block that holds a transaction, and its position in it.
@@ -333,5 +346,5 @@ fn genesis_block(genesis: &Genesis, state: &GenesisState) -> ExecutedBlock {
         size: payload.len() as u64,
         transaction_count: 0,
     };
-    ExecutedBlock { record, transactions: Vec::new(), receipts: Vec::new() }
+    ExecutedBlock { record, transactions: Vec::new(), receipts: Vec::new(), next_validators: None }
 }

@@ -135,12 +135,22 @@ impl Engine for EngineService {
         Ok(self.shared.finalized_state())
     }
 
-    async fn validator_set(&self, _epoch: Epoch) -> Result<Vec<Validator>, EngineError> {
-        // Until staking is active every epoch has the genesis' set.
+    async fn validator_set(&self, epoch: Epoch) -> Result<Vec<Validator>, EngineError> {
         self.shared.check()?;
-        let set = self.shared.chain.genesis().validator_set();
-        let set = set.map_err(|error| EngineError::Internal(format!("genesis validators: {error}")))?;
-        Ok(set.validators().to_vec())
+        let chain = &self.shared.chain;
+        let computed_at = chain.rules().staking().and_then(|rules| rules.height_of_set(epoch));
+        let Some(height) = computed_at else {
+            let set = chain.genesis().validator_set();
+            let set = set.map_err(|error| EngineError::Internal(format!("genesis validators: {error}")))?;
+            return Ok(set.validators().to_vec());
+        };
+        let head = chain.height();
+        let set = chain.next_validators(height).map_err(|error| self.shared.poison(error.to_string()))?;
+        set.ok_or_else(|| {
+            let reason =
+                format!("the set of epoch {epoch} is fixed by height {height}, the chain is at {head}");
+            EngineError::Illegal(reason)
+        })
     }
 
     async fn await_transactions(&self, parent_hash: B256, max_wait: Duration) -> Result<bool, EngineError> {

@@ -6,18 +6,18 @@ use crate::metrics::Metrics;
 use crate::tree::{BlockTree, Node, layers, nonce_above};
 use alloy_primitives::map::B256Map;
 use execution::{
-    BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidTx, LtHash, Overlay, Payload,
-    PayloadTransactions, RecoveredTx, SkippedTx, StateDiff, ViewError,
+    BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidPayloadCode, InvalidTx, LtHash, Overlay,
+    Payload, PayloadTransactions, RecoveredTx, SkippedTx, StateDiff, ViewError,
 };
 use parking_lot::Mutex;
-use state::{BlockRecord, ExecutedBlock, StateSnapshot};
+use state::{BlockRecord, ExecutedBlock, StateError, StateSnapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use txpool::{AccountState, Selection};
 use types::engine::{BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus};
 use types::limits::PAYLOAD_BYTES_MAX;
-use types::{Address, B256, Header, Height, RejectionCode, SystemInputs};
+use types::{Address, B256, Header, Height, RejectionCode, SystemInputs, Validator};
 
 /// Version of the payload encoding, as told to consensus.
 const PAYLOAD_ENCODING: u32 = execution::PAYLOAD_VERSION as u32;
@@ -73,6 +73,8 @@ pub(crate) struct Cleanup {
 struct Built {
     parent_hash: B256,
     env: BlockEnv,
+    /// Hash of the system inputs.
+    inputs: B256,
     commitment: B256,
     executed: Executed,
 }
@@ -197,9 +199,20 @@ impl Executor {
         let candidates = Candidates::new(&chain, env.base_fee, &parent.path, limits.bytes.saturating_mul(2));
         let deadline = started + self.build_time_max;
         let stop = || Instant::now() >= deadline;
-        let built =
-            execution::build(&parent.view, chain.rules(), &env, &parent.lthash, limits, candidates, stop)
-                .map_err(|error| self.shared.view_error(error))?;
+        let built = execution::build(
+            &parent.view,
+            chain.rules(),
+            &env,
+            &parent.lthash,
+            limits,
+            &request.system_inputs.evidence,
+            candidates,
+            stop,
+        )
+        .map_err(|error| match error {
+            ExecuteError::Invalid(error) => EngineError::Illegal(error.to_string()),
+            ExecuteError::View(error) => self.shared.view_error(error),
+        })?;
         drop_hopeless(&chain, &built.skipped);
         self.metrics.built(started.elapsed());
         let answer = BuiltPayload {
@@ -215,6 +228,7 @@ impl Executor {
         self.remember(Built {
             parent_hash: request.parent_hash,
             env,
+            inputs: request.system_inputs.hash(),
             commitment: built.commitment,
             executed,
         });
@@ -303,16 +317,20 @@ impl Executor {
     /// The answer for a block that was executed before.
     fn known(&self, header: &Header, hash: B256) -> Result<Option<PayloadStatus>, EngineError> {
         if let Some(node) = self.shared.tree.lock().get(&hash) {
-            return Ok(Some(valid(&node.block.record)));
+            let next_validators = node.block.next_validators.as_deref().cloned();
+            return Ok(Some(valid(&node.block.record, next_validators)));
         }
         let chain = &self.shared.chain;
         let finalized = chain.height();
         if header.height > finalized {
             return Ok(None);
         }
-        let record = chain.record(header.height).map_err(|error| self.shared.poison(error.to_string()))?;
-        match record {
-            Some(record) if record.hash == hash => Ok(Some(valid(&record))),
+        let poison = |error: StateError| self.shared.poison(error.to_string());
+        match chain.record(header.height).map_err(poison)? {
+            Some(record) if record.hash == hash => {
+                let next_validators = chain.next_validators(header.height).map_err(poison)?;
+                Ok(Some(valid(&record, next_validators)))
+            }
             _ => Err(EngineError::Illegal(format!(
                 "block {hash} at height {} contradicts the finalized chain, which is at height {finalized}",
                 header.height
@@ -334,14 +352,16 @@ impl Executor {
         })?;
         let position = (header.height, header.timestamp_ms);
         let env = self.env(&parent.record, position, header.fee_recipient, system_inputs);
-        let built_here = self.take_built(&header.parent_hash, &env, &header.payload_commitment);
+        let inputs = header.system_inputs_hash;
+        let built_here = self.take_built(&header.parent_hash, &env, inputs, &header.payload_commitment);
         let from_here = built_here.is_some();
         let executed = match built_here {
             Some(executed) => executed,
-            None => self.execute(&parent, &env, payload)?,
+            None => self.execute(&parent, &env, payload, &system_inputs.evidence)?,
         };
         let Executed { transactions, outcome } = executed;
         let (state_hash, receipts_hash) = (outcome.state_hash, outcome.receipts_hash);
+        let next_validators = outcome.system.next_validators.clone();
         if state_hash == header.state_hash && receipts_hash == header.receipts_hash {
             let BlockOutcome { receipts, diff, lthash, .. } = outcome;
             let record = BlockRecord {
@@ -354,7 +374,8 @@ impl Executor {
                 ..record_of(header, hash, &env)
             };
             let transactions = transactions.lanes.into_iter().flatten().collect();
-            let block = Arc::new(ExecutedBlock { record, transactions, receipts });
+            let next_validators = next_validators.clone();
+            let block = Arc::new(ExecutedBlock { record, transactions, receipts, next_validators });
             self.shared.tree.lock().insert(block, diff, lthash).map_err(|_| {
                 EngineError::Unavailable("too many blocks wait for finality, and all lead to the head".into())
             })?;
@@ -363,10 +384,11 @@ impl Executor {
             // there. The block is not kept: nothing may be built upon it.
             let executed = Executed { transactions, outcome };
             let commitment = header.payload_commitment;
-            self.remember(Built { parent_hash: header.parent_hash, env, commitment, executed });
+            self.remember(Built { parent_hash: header.parent_hash, env, inputs, commitment, executed });
         }
         let state_hash = if from_here { self.reported(state_hash) } else { state_hash };
-        Ok(PayloadStatus::Valid { state_hash, receipts_hash, next_validators: None })
+        let next_validators = next_validators.as_deref().cloned();
+        Ok(PayloadStatus::Valid { state_hash, receipts_hash, next_validators })
     }
 
     /// Everything that can be checked without the parent.
@@ -391,12 +413,7 @@ impl Executor {
                 format!("system inputs hash to {inputs_hash}, header has {}", header.system_inputs_hash);
             return invalid(RejectionCode::BadSystemInputs, false, reason);
         }
-        let SystemInputs { randao_mix: _, evidence, liveness, penalties } = system_inputs;
-        // Consensus verifies evidence before anything is asked here; its shape is all that can be told without the set.
-        if let Some(error) = evidence.iter().find_map(|item| types::Evidence::decode(item).err()) {
-            let reason = format!("evidence in the system inputs: {error}");
-            return invalid(RejectionCode::BadSystemInputs, true, reason);
-        }
+        let SystemInputs { randao_mix: _, evidence: _, liveness, penalties } = system_inputs;
         if !liveness.is_empty() || penalties.is_some() {
             let reason = "system inputs beside the RANDAO mix and evidence are not active yet".into();
             return invalid(RejectionCode::BadSystemInputs, true, reason);
@@ -414,21 +431,28 @@ impl Executor {
         Ok(())
     }
 
-    fn execute(&self, parent: &Parent, env: &BlockEnv, payload: &[u8]) -> Result<Executed, NoVerdict> {
+    fn execute(
+        &self,
+        parent: &Parent,
+        env: &BlockEnv,
+        payload: &[u8],
+        evidence: &[Vec<u8>],
+    ) -> Result<Executed, NoVerdict> {
         let started = Instant::now();
-        let refused = |reason: String| NoVerdict::Invalid {
-            code: RejectionCode::InvalidPayload,
-            reason,
-            final_for_header: true,
-        };
+        let invalid = |code, reason| NoVerdict::Invalid { code, reason, final_for_header: true };
+        let refused = |reason: String| invalid(RejectionCode::InvalidPayload, reason);
         let payload = Payload::decode(payload).map_err(|error| refused(error.to_string()))?;
         let hashes: Vec<B256> = payload.transactions().map(crypto::keccak256).collect();
         let chain = &self.shared.chain;
         let pooled: B256Map<RecoveredTx> = chain.pool().get_many(&hashes);
         let transactions = execution::recover_payload(&payload, |hash| pooled.get(hash).cloned())
             .map_err(|error| refused(error.to_string()))?;
-        let outcome = execution::execute(&parent.view, chain.rules(), env, &parent.lthash, &transactions)
+        let (rules, parent_hash) = (chain.rules(), &parent.lthash);
+        let outcome = execution::execute(&parent.view, rules, env, parent_hash, &transactions, evidence)
             .map_err(|error| match error {
+                ExecuteError::Invalid(error) if error.code == InvalidPayloadCode::Evidence => {
+                    invalid(RejectionCode::BadSystemInputs, error.reason)
+                }
                 ExecuteError::Invalid(error) => refused(error.to_string()),
                 ExecuteError::View(error) => NoVerdict::Failed(self.shared.view_error(error)),
             })?;
@@ -525,9 +549,16 @@ impl Executor {
         self.built.push_back(built);
     }
 
-    fn take_built(&mut self, parent_hash: &B256, env: &BlockEnv, commitment: &B256) -> Option<Executed> {
+    fn take_built(
+        &mut self,
+        parent_hash: &B256,
+        env: &BlockEnv,
+        inputs: B256,
+        commitment: &B256,
+    ) -> Option<Executed> {
         let matches = |built: &Built| {
-            built.parent_hash == *parent_hash && built.env == *env && built.commitment == *commitment
+            let same_place = built.parent_hash == *parent_hash && built.env == *env;
+            same_place && built.inputs == inputs && built.commitment == *commitment
         };
         let at = self.built.iter().position(matches)?;
         self.built.remove(at).map(|built| built.executed)
@@ -638,9 +669,9 @@ fn record_of(header: &Header, hash: B256, env: &BlockEnv) -> BlockRecord {
     }
 }
 
-fn valid(record: &BlockRecord) -> PayloadStatus {
+fn valid(record: &BlockRecord, next_validators: Option<Vec<Validator>>) -> PayloadStatus {
     let BlockRecord { state_hash, receipts_hash, .. } = *record;
-    PayloadStatus::Valid { state_hash, receipts_hash, next_validators: None }
+    PayloadStatus::Valid { state_hash, receipts_hash, next_validators }
 }
 
 fn account_states(diff: &StateDiff) -> Vec<(Address, AccountState)> {

@@ -1,6 +1,6 @@
 //! The environment a block runs in and what comes out of it.
 
-use crate::{LtHash, StateDiff, TxReceipt};
+use crate::{LtHash, StateDiff, SystemOutcome, TxReceipt};
 use alloy_primitives::{Address, B256, Bloom};
 use std::sync::Arc;
 
@@ -40,4 +40,6 @@ pub struct BlockOutcome {
     pub logs_bloom: Bloom,
     /// Base fee the block ran with.
     pub base_fee: u64,
+    /// What happened after the last transaction.
+    pub system: SystemOutcome,
 }

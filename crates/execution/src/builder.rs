@@ -1,8 +1,8 @@
 //! Building a payload: selection and execution in one pass.
 
 use crate::{
-    BlockEnv, BlockOutcome, InvalidTx, LtHash, Payload, PayloadTransactions, RecoveredTx, Rules, StateView,
-    ViewError,
+    BlockEnv, BlockOutcome, ExecuteError, InvalidTx, LtHash, Payload, PayloadTransactions, RecoveredTx,
+    Rules, StateView, ViewError,
     evm::{BlockRun, Refusal},
 };
 use alloy_primitives::B256;
@@ -51,19 +51,22 @@ const GAS_MIN: u64 = 21_000;
 /// Executes `candidates` in order, leaving out those that fail validation or do not fit, until they end, the
 /// block is full, or `stop` says that time is up (asked before every candidate).
 ///
-/// A candidate the EVM itself fails on is left out as well; only unreadable state ends the build with an error.
+/// A candidate the EVM itself fails on is left out as well; only unreadable state and evidence that makes every block
+/// with it invalid end the build with an error.
+#[allow(clippy::too_many_arguments)]
 pub fn build(
     view: &dyn StateView,
     rules: &Rules,
     env: &BlockEnv,
     parent: &LtHash,
     limits: BuildLimits,
+    evidence: &[Vec<u8>],
     candidates: impl IntoIterator<Item = RecoveredTx>,
     mut stop: impl FnMut() -> bool,
-) -> Result<BuiltBlock, ViewError> {
+) -> Result<BuiltBlock, ExecuteError> {
     let bytes_max = limits.bytes.min(PAYLOAD_BYTES_MAX as u64);
     let gas_reserved = env.gas_limit.saturating_sub(limits.gas);
-    let mut run = BlockRun::new(view, rules, env)?;
+    let mut run = BlockRun::new(view, rules, env, evidence)?;
     let (mut bytes, mut included, mut skipped) = (PAYLOAD_OVERHEAD, Vec::new(), Vec::new());
     for candidate in candidates {
         let gas_left = run.gas_left().saturating_sub(gas_reserved);
@@ -81,7 +84,7 @@ pub fn build(
                 Ok(()) => None,
                 Err(Refusal::Invalid(error)) => Some(Some(error)),
                 Err(Refusal::View(ViewError::Evm(reason))) => Some(Some(InvalidTx::Other(reason))),
-                Err(Refusal::View(error)) => return Err(error),
+                Err(Refusal::View(error)) => return Err(error.into()),
             },
         };
         match reason {
@@ -93,7 +96,7 @@ pub fn build(
         }
     }
     let payload = Payload::single_lane(included.iter().map(|tx| tx.encoded().clone()).collect()).encode();
-    let block = run.close();
+    let block = run.close()?;
     let (commitment, outcome) = rayon::join(|| Payload::commitment(&payload), || block.seal(parent));
     let transactions = PayloadTransactions::single_lane(included);
     Ok(BuiltBlock { commitment, payload, transactions, outcome, skipped })

@@ -258,6 +258,7 @@ enum Attempt {
 /// A request ready to be run with any gas limit.
 struct Simulation<'a> {
     view: &'a Overridden<'a>,
+    rules: &'a Rules,
     cfg: CfgEnv,
     block: EvmBlock,
     tx: TxEnv,
@@ -268,7 +269,7 @@ struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     fn new(
         view: &'a Overridden<'a>,
-        rules: &Rules,
+        rules: &'a Rules,
         env: &BlockEnv,
         request: &CallRequest,
     ) -> Result<Self, CallError> {
@@ -308,7 +309,7 @@ impl<'a> Simulation<'a> {
                 .map(|signed| Either::Right(recover_authority(signed)))
                 .collect(),
         };
-        Ok(Self { view, cfg, block, tx, chain_id: rules.chain_id(), fee_cap })
+        Ok(Self { view, rules, cfg, block, tx, chain_id: rules.chain_id(), fee_cap })
     }
 
     /// Lowers `gas` to what the caller's balance pays for at the fee cap. With `exact` the caller named the gas
@@ -350,7 +351,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(&self, gas: u64) -> Result<(CallOutcome, u64), CallError> {
-        let mut evm = evm::evm(self.view, self.cfg.clone(), self.block.clone());
+        let mut evm = evm::evm(self.view, self.rules, self.cfg.clone(), self.block.clone());
         let tx = TxEnv { gas_limit: gas, ..self.tx.clone() };
         let result = evm.transact_one(tx).map_err(|error| {
             match evm::refusal(error, self.chain_id, Some(self.chain_id)) {

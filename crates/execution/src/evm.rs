@@ -8,8 +8,10 @@
 //!   without code and nonce has storage, so storage never has to be enumerated.
 
 use crate::{
-    AccountInfo, BlockEnv, BlockOutcome, Fork, InvalidTx, LtHash, RecoveredTx, Rules, StateDiff, StateView,
-    TxReceipt, ViewError, receipts_hash,
+    AccountInfo, BlockEnv, BlockOutcome, ExecuteError, Fork, InvalidTx, LtHash, RecoveredTx, Rules,
+    StateDiff, StateView, TxReceipt, ViewError, receipts_hash,
+    registry::Precompiles,
+    system::{SystemOutcome, SystemStep},
 };
 use alloy_consensus::{Transaction, TxType};
 use alloy_eips::{Typed2718, eip2935::HISTORY_STORAGE_ADDRESS};
@@ -18,19 +20,28 @@ use alloy_primitives::{
     map::{AddressMap, B256Map, HashMap},
 };
 use revm::{
-    Context, Database, ExecuteEvm, MainBuilder, MainContext, MainnetEvm, SystemCallEvm,
+    Context, Database, ExecuteEvm, MainBuilder, MainContext, SystemCallEvm,
     context::{
-        BlockEnv as EvmBlock, CfgEnv, TxEnv,
+        BlockEnv as EvmBlock, CfgEnv, Evm as AnyEvm, TxEnv,
         result::{EVMError, ExecutionResult, InvalidTransaction},
     },
     context_interface::{block::BlobExcessGasAndPrice, either::Either},
-    handler::MainnetContext,
+    handler::{EthFrame, MainnetContext, instructions::EthInstructions},
+    interpreter::interpreter::EthInterpreter,
     state::{Account, AccountInfo as EvmAccount, Bytecode, EvmState},
 };
 use std::{collections::hash_map::Entry, sync::Arc};
 
-/// revm over a block's state.
-pub(crate) type Evm<'a> = MainnetEvm<MainnetContext<BlockState<'a>>>;
+type EvmContext<'a> = MainnetContext<BlockState<'a>>;
+
+/// revm over a block's state: Ethereum's, with the validator registry.
+pub(crate) type Evm<'a> = AnyEvm<
+    EvmContext<'a>,
+    (),
+    EthInstructions<EthInterpreter, EvmContext<'a>>,
+    Precompiles,
+    EthFrame<EthInterpreter>,
+>;
 
 /// Why a transaction had no effect, split by blame.
 pub(crate) enum Refusal {
@@ -39,8 +50,10 @@ pub(crate) enum Refusal {
 }
 
 /// Builds revm for a block.
-pub(crate) fn evm<'a>(view: &'a dyn StateView, cfg: CfgEnv, block: EvmBlock) -> Evm<'a> {
-    Context::mainnet().with_db(BlockState::new(view)).with_cfg(cfg).with_block(block).build_mainnet()
+pub(crate) fn evm<'a>(view: &'a dyn StateView, rules: &Rules, cfg: CfgEnv, block: EvmBlock) -> Evm<'a> {
+    let precompiles = Precompiles::new(*cfg.spec(), rules.staking().copied());
+    let context = Context::mainnet().with_db(BlockState::new(view)).with_cfg(cfg).with_block(block);
+    context.build_mainnet().with_precompiles(precompiles)
 }
 
 /// revm's configuration for blocks at `height`.
@@ -105,6 +118,7 @@ pub(crate) struct BlockRun<'a> {
     evm: Evm<'a>,
     env: BlockEnv,
     chain_id: u64,
+    system: SystemStep,
     receipts: Vec<TxReceipt>,
     gas_used: u64,
     logs: u64,
@@ -114,11 +128,20 @@ pub(crate) struct BlockRun<'a> {
 impl<'a> BlockRun<'a> {
     /// Prepares the block: with Prague the parent's hash goes to the history contract, where a genesis deployed
     /// it (EIP-2935). The other system contracts belong to Ethereum's beacon chain.
-    pub(crate) fn new(view: &'a dyn StateView, rules: &Rules, env: &BlockEnv) -> Result<Self, ViewError> {
-        let evm = evm(view, cfg_env(rules, env.height), block_env(env));
+    ///
+    /// `evidence` is that of the block's system inputs; it is judged here, before anything runs, and takes effect at
+    /// the end.
+    pub(crate) fn new(
+        view: &'a dyn StateView,
+        rules: &Rules,
+        env: &BlockEnv,
+        evidence: &[Vec<u8>],
+    ) -> Result<Self, ExecuteError> {
+        let mut evm = evm(view, rules, cfg_env(rules, env.height), block_env(env));
+        let system = SystemStep::new(rules, env.height, evidence, &mut evm.ctx.journaled_state.database)?;
+        let chain_id = rules.chain_id();
         let (receipts, bloom) = (Vec::new(), Bloom::ZERO);
-        let mut run =
-            Self { evm, env: *env, chain_id: rules.chain_id(), receipts, gas_used: 0, logs: 0, bloom };
+        let mut run = Self { evm, env: *env, chain_id, system, receipts, gas_used: 0, logs: 0, bloom };
         if rules.fork_at(env.height) >= Fork::Prague && env.height > 0 {
             run.store_parent_hash(view)?;
         }
@@ -194,15 +217,18 @@ impl<'a> BlockRun<'a> {
         &mut self.evm.ctx.journaled_state.database
     }
 
-    /// Closes the block: what is left is hashing, which needs no EVM and may move to another thread.
-    pub(crate) fn close(mut self) -> ClosedBlock {
-        ClosedBlock {
+    /// Closes the block: convictions, and the next set at the end of an epoch. What is left then is hashing, which
+    /// needs no EVM and may move to another thread.
+    pub(crate) fn close(mut self) -> Result<ClosedBlock, ViewError> {
+        let system = std::mem::take(&mut self.system).run(self.state())?;
+        Ok(ClosedBlock {
             diff: self.state().diff(),
             receipts: self.receipts,
             gas_used: self.gas_used,
             logs_bloom: self.bloom,
             base_fee: self.env.base_fee,
-        }
+            system,
+        })
     }
 }
 
@@ -213,6 +239,7 @@ pub(crate) struct ClosedBlock {
     gas_used: u64,
     logs_bloom: Bloom,
     base_fee: u64,
+    system: SystemOutcome,
 }
 
 impl ClosedBlock {
@@ -229,6 +256,7 @@ impl ClosedBlock {
             gas_used: self.gas_used,
             logs_bloom: self.logs_bloom,
             base_fee: self.base_fee,
+            system: self.system,
         }
     }
 }
@@ -258,6 +286,24 @@ impl<'a> BlockState<'a> {
             code: B256Map::default(),
             new_code: B256Map::default(),
         }
+    }
+
+    /// Writes a slot outside any transaction.
+    pub(crate) fn set_storage(&mut self, address: Address, slot: U256, value: U256) -> Result<(), ViewError> {
+        self.storage(address, slot)?;
+        if let Some(tracked) = self.storage.get_mut(&(address, slot)) {
+            tracked.new = value;
+        }
+        Ok(())
+    }
+
+    /// Destroys up to `amount` of an account's balance outside any transaction.
+    pub(crate) fn burn(&mut self, address: Address, amount: U256) -> Result<(), ViewError> {
+        self.basic(address)?;
+        if let Some(info) = self.accounts.get_mut(&address).and_then(|tracked| tracked.new.as_mut()) {
+            info.balance = info.balance.saturating_sub(amount);
+        }
+        Ok(())
     }
 
     /// Takes over what a transaction changed.

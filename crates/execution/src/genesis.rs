@@ -3,6 +3,7 @@
 use crate::{AccountInfo, LtHash, StateDiff};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use revm::state::Bytecode;
+use staking::{MARKER_CODE, REGISTRY, Registry, StakingRules};
 use types::{Genesis, genesis::GenesisAccount};
 
 /// The state a genesis describes.
@@ -27,6 +28,9 @@ pub enum GenesisStateError {
         /// How many slots.
         slots: usize,
     },
+    /// An allocation at the registry's address.
+    #[error("genesis account {REGISTRY} is the validator registry's, which is made from the validators")]
+    Reserved,
     /// Code that looks like a delegation (0xef01) but is none.
     #[error("code of genesis account {address} is malformed: {reason}")]
     Code {
@@ -54,9 +58,39 @@ pub fn genesis_state(genesis: &Genesis) -> Result<GenesisState, GenesisStateErro
         }
         allocate(&mut diff, *address, account)?;
     }
+    if let Some(rules) = StakingRules::from_genesis(genesis) {
+        found_registry(&mut diff, &rules, genesis, supply)?;
+    }
     let lthash = LtHash::new(genesis.config.chain_id).apply(&diff);
     let state_hash = lthash.state_hash();
     Ok(GenesisState { diff, lthash, state_hash })
+}
+
+/// Writes the registry's account. The genesis validators' stake is its balance, part of the chain's supply.
+fn found_registry(
+    diff: &mut StateDiff,
+    rules: &StakingRules,
+    genesis: &Genesis,
+    supply: U256,
+) -> Result<(), GenesisStateError> {
+    if genesis.alloc.contains_key(&REGISTRY) {
+        return Err(GenesisStateError::Reserved);
+    }
+    let stakes = genesis.tandem.validators.iter().map(|validator| U256::from(validator.stake.get()));
+    let balance = stakes.fold(U256::ZERO, U256::saturating_add);
+    if supply.saturating_add(balance) > U256::from(u128::MAX) {
+        return Err(GenesisStateError::SupplyOverflow { address: REGISTRY });
+    }
+    let account = GenesisAccount {
+        balance,
+        nonce: 1,
+        code: MARKER_CODE.into(),
+        storage: Registry::found(rules, genesis)
+            .iter()
+            .map(|(slot, word)| (slot.into(), word.into()))
+            .collect(),
+    };
+    allocate(diff, REGISTRY, &account)
 }
 
 fn allocate(

@@ -45,6 +45,8 @@ pub enum InvalidPayloadCode {
     InvalidTransaction = 4,
     /// The transactions' gas limits exceed what is left of the block's.
     GasLimit = 5,
+    /// Evidence among the system inputs proves nothing.
+    Evidence = 6,
 }
 
 impl From<crate::PayloadError> for InvalidPayload {

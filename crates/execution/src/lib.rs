@@ -25,8 +25,10 @@ mod invalid;
 mod lthash;
 mod payload;
 mod receipt;
+mod registry;
 mod rules;
 mod sequential;
+mod system;
 pub mod testing;
 mod transaction;
 mod view;
@@ -44,6 +46,7 @@ pub use payload::{LANES_MAX, Lane, PAYLOAD_VERSION, Payload, PayloadError};
 pub use receipt::{TxReceipt, receipts_hash};
 pub use rules::{Fork, Rules, RulesError};
 pub use sequential::execute;
+pub use system::{Conviction, SystemOutcome, registry_set};
 pub use transaction::{
     PayloadTransactions, RecoveredTx, TxEnvelope, TxError, UnrecoveredTx, recover_payload,
 };

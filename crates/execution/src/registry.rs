@@ -5,7 +5,7 @@
 //!   access is charged and warmed as the same access of a contract would be.
 //! - What the end of a block writes comes after all transactions and is part of the same diff.
 
-use crate::{ViewError, evm::BlockState};
+use crate::{StateView, ViewError, evm::BlockState};
 use alloy_primitives::{Address, Bytes, Log, LogData, U256, map::AddressSet};
 use alloy_sol_types::SolError;
 use revm::{
@@ -172,5 +172,20 @@ impl Words for BlockWords<'_, '_> {
 
     fn store(&mut self, slot: U256, value: U256) -> Result<(), ViewError> {
         self.0.set_storage(REGISTRY, slot, value)
+    }
+}
+
+/// The registry's words in a finished state.
+pub(crate) struct ViewWords<'a>(pub(crate) &'a dyn StateView);
+
+impl Words for ViewWords<'_> {
+    type Error = ViewError;
+
+    fn load(&mut self, slot: U256) -> Result<U256, ViewError> {
+        self.0.storage(REGISTRY, slot)
+    }
+
+    fn store(&mut self, _slot: U256, _value: U256) -> Result<(), ViewError> {
+        Err(ViewError::Evm("the registry wrote to a state that is only read".into()))
     }
 }

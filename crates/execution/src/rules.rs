@@ -7,8 +7,9 @@ use revm::{
     interpreter::gas::calculate_initial_tx_gas,
     primitives::{eip7825, hardfork::SpecId},
 };
+use staking::StakingRules;
 use std::{collections::BTreeMap, fmt};
-use types::Genesis;
+use types::{Domain, Genesis, QuorumRule};
 
 /// EIP-1559: the gas target is the limit divided by this.
 const ELASTICITY: u64 = 2;
@@ -94,6 +95,9 @@ pub struct Rules {
     initial_base_fee: u64,
     /// Activation heights, ascending, the first is 0.
     forks: Vec<(u64, Fork)>,
+    staking: Option<StakingRules>,
+    quorum: QuorumRule,
+    genesis_hash: B256,
 }
 
 impl Rules {
@@ -104,6 +108,9 @@ impl Rules {
             gas_limit: genesis.gas_limit,
             initial_base_fee: genesis.base_fee_per_gas,
             forks: parse_forks(&genesis.tandem.forks)?,
+            staking: StakingRules::from_genesis(genesis),
+            quorum: genesis.tandem.quorum,
+            genesis_hash: genesis.hash(),
         })
     }
 
@@ -120,6 +127,21 @@ impl Rules {
     /// Base fee of block 1.
     pub fn initial_base_fee(&self) -> u64 {
         self.initial_base_fee
+    }
+
+    /// The validator registry's rules; `None` on a chain without validators.
+    pub fn staking(&self) -> Option<&StakingRules> {
+        self.staking.as_ref()
+    }
+
+    /// The share of stake that a certificate of this chain needs.
+    pub fn quorum(&self) -> QuorumRule {
+        self.quorum
+    }
+
+    /// What the chain's validators sign under in epoch 0.
+    pub fn domain(&self) -> Domain {
+        Domain { chain_id: self.chain_id, genesis_hash: self.genesis_hash, epoch: 0 }
     }
 
     /// The fork active at `height`.

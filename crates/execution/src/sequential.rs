@@ -7,22 +7,24 @@ use crate::{
     evm::{BlockRun, Refusal},
 };
 
-/// Executes a payload on its parent's state. `parent` is the digest of that state.
+/// Executes a payload on its parent's state. `parent` is the digest of that state, `evidence` that of the block's
+/// system inputs.
 pub fn execute(
     view: &dyn StateView,
     rules: &Rules,
     env: &BlockEnv,
     parent: &LtHash,
     transactions: &PayloadTransactions,
+    evidence: &[Vec<u8>],
 ) -> Result<BlockOutcome, ExecuteError> {
-    let mut run = BlockRun::new(view, rules, env)?;
+    let mut run = BlockRun::new(view, rules, env, evidence)?;
     for (index, transaction) in transactions.iter().enumerate() {
         run.transact(transaction).map_err(|refusal| match refusal {
             Refusal::Invalid(error) => refused(index, transaction, &error).into(),
             Refusal::View(error) => ExecuteError::View(error),
         })?;
     }
-    Ok(run.close().seal(parent))
+    Ok(run.close()?.seal(parent))
 }
 
 fn refused(index: usize, transaction: &RecoveredTx, error: &InvalidTx) -> InvalidPayload {

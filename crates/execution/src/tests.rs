@@ -31,6 +31,7 @@ pub(crate) fn genesis(alloc: BTreeMap<Address, GenesisAccount>) -> Genesis {
             validators: Vec::new(),
             quorum: QuorumRule::default(),
             epoch_length: 32,
+            staking: Default::default(),
             timing: Timing::default(),
             payload_bytes_max: 4 << 20,
             forks: BTreeMap::new(),
@@ -83,12 +84,12 @@ impl Chain {
 
     pub(crate) fn build(&self, candidates: Vec<RecoveredTx>) -> BuiltBlock {
         let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
-        build(&self.state, &self.rules, &self.env(), &self.lthash, limits, candidates, || false).unwrap()
+        build(&self.state, &self.rules, &self.env(), &self.lthash, limits, &[], candidates, || false).unwrap()
     }
 
     pub(crate) fn execute(&self, transactions: Vec<RecoveredTx>) -> Result<BlockOutcome, ExecuteError> {
         let transactions = PayloadTransactions::single_lane(transactions);
-        execute(&self.state, &self.rules, &self.env(), &self.lthash, &transactions)
+        execute(&self.state, &self.rules, &self.env(), &self.lthash, &transactions, &[])
     }
 
     pub(crate) fn advance(&mut self, outcome: &BlockOutcome) {

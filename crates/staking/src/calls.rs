@@ -44,7 +44,13 @@ fn refuse<T, E>(error: impl SolError) -> Result<T, Failure<E>> {
 impl<H: Host> Registry<'_, H> {
     /// Runs one call and returns its encoded answer. `value` is already in the registry's balance. After a failure the
     /// caller undoes what was written.
-    pub fn execute(&mut self, caller: Address, value: U256, input: &[u8], is_static: bool) -> Answer<Bytes, H> {
+    pub fn execute(
+        &mut self,
+        caller: Address,
+        value: U256,
+        input: &[u8],
+        is_static: bool,
+    ) -> Answer<Bytes, H> {
         self.words.charge(CALL_GAS.saturating_add(words_gas(input.len())))?;
         let call = decode(input)?;
         let payable = matches!(call, Call::register(_) | Call::addStake(_));
@@ -191,7 +197,9 @@ impl<H: Host> Registry<'_, H> {
     /// Checks a key and its proof. A key once used by another validator is never free again: what it signed there may
     /// still be judged.
     fn check_key(&mut self, caller: Address, pubkey: &[u8], proof: &[u8]) -> Answer<PublicKey, H> {
-        let Ok(key) = <[u8; 48]>::try_from(pubkey).map(PublicKey) else { return refuse(abi::BadPublicKey {}) };
+        let Ok(key) = <[u8; 48]>::try_from(pubkey).map(PublicKey) else {
+            return refuse(abi::BadPublicKey {});
+        };
         let Ok(proof) = <[u8; 96]>::try_from(proof).map(Signature) else {
             return refuse(abi::BadProofOfPossession {});
         };
@@ -330,7 +338,9 @@ fn changes(call: &Call) -> bool {
         | Call::exit(_)
         | Call::withdraw(_)
         | Call::rotateKey(_) => true,
-        Call::validator(_) | Call::stakeOf(_) | Call::validatorSet(_) | Call::epochs(_) | Call::params(_) => false,
+        Call::validator(_) | Call::stakeOf(_) | Call::validatorSet(_) | Call::epochs(_) | Call::params(_) => {
+            false
+        }
     }
 }
 

@@ -79,6 +79,11 @@ impl<'a, W: Words> Registry<'a, W> {
     pub fn at(rules: &'a StakingRules, height: u64, words: &'a mut W) -> Self {
         Self { rules, epoch: rules.schedule.epoch_of(Height::new(height)), words }
     }
+
+    /// The epoch of that block.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
 }
 
 #[cfg(test)]

@@ -121,7 +121,8 @@ impl Change {
         waits: &BTreeMap<Address, &Candidate>,
     ) {
         self.budget = self.budget.min(TOTAL_STAKE_MAX.saturating_sub(self.total));
-        let has = |weights: &BTreeMap<Address, u128>, address: &Address| weights.get(address).copied().unwrap_or(0);
+        let has =
+            |weights: &BTreeMap<Address, u128>, address: &Address| weights.get(address).copied().unwrap_or(0);
         let mut growing: Vec<_> = wanted
             .iter()
             .filter(|(address, goal)| has(weights, address) < **goal)

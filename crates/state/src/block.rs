@@ -8,7 +8,8 @@ use alloy_consensus::TxType;
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
 use borsh::{BorshDeserialize, BorshSerialize};
 use execution::{RecoveredTx, TxReceipt};
-use types::{ValidatorIndex, View};
+use std::sync::Arc;
+use types::{Validator, ValidatorIndex, View};
 
 /// What JSON-RPC tells about a block, apart from its transactions.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -58,6 +59,8 @@ pub struct ExecutedBlock {
     pub transactions: Vec<RecoveredTx>,
     /// Their receipts.
     pub receipts: Vec<TxReceipt>,
+    /// At the last block of an epoch: the validators of the epoch after the next one.
+    pub next_validators: Option<Arc<Vec<Validator>>>,
 }
 
 /// Where a transaction stands.

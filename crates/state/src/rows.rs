@@ -24,6 +24,8 @@ const HEIGHT_OF: u8 = b'i';
 const TRANSACTIONS: u8 = b't';
 const RECEIPTS: u8 = b'r';
 const LOCATION: u8 = b'x';
+const SET_HASH: u8 = b'v';
+const SET: u8 = b'w';
 const UNDO: u8 = b'u';
 const UNDO_FILTER: u8 = b'f';
 
@@ -60,6 +62,14 @@ pub(crate) fn transactions_key(height: u64) -> [u8; 9] {
 
 pub(crate) fn receipts_key(height: u64) -> [u8; 9] {
     numbered(RECEIPTS, height)
+}
+
+pub(crate) fn set_hash_key(height: u64) -> [u8; 9] {
+    numbered(SET_HASH, height)
+}
+
+pub(crate) fn set_key(hash: &B256) -> [u8; 33] {
+    prefixed(SET, hash)
 }
 
 pub(crate) fn location_key(hash: &B256) -> [u8; 33] {

@@ -11,7 +11,7 @@ use crate::{
     rows::{self, ChainHeadRow, StateHeadRow, Table},
     snapshot::{Shared, Version},
 };
-use alloy_primitives::{Address, B256, Bloom, Bytes, U256};
+use alloy_primitives::{Address, B256, Bloom, Bytes, U256, keccak256};
 use execution::{
     AccountChange, GenesisState, LtHash, Payload, RecoveredTx, SlotChange, StateDiff, TxReceipt,
     genesis_state, receipts_hash,
@@ -29,7 +29,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use types::{Genesis, ValidatorIndex, View};
+use types::{Genesis, Validator, ValidatorIndex, View};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -263,13 +263,25 @@ impl StateStore {
         let Some(record) = self.record(height)? else { return Ok(None) };
         match (self.transactions(height)?, self.receipts(height)?) {
             (Some(transactions), Some(receipts)) => {
-                Ok(Some(ExecutedBlock { record, transactions, receipts }))
+                let next_validators = self.next_validators(height)?.map(Arc::new);
+                Ok(Some(ExecutedBlock { record, transactions, receipts, next_validators }))
             }
             _ => Err(StateError::corrupt(
                 "block",
                 format!("height {height} lacks its transactions or receipts"),
             )),
         }
+    }
+
+    /// The validators that the block at `height` fixed for the epoch after the next one, if it ended an epoch.
+    pub fn next_validators(&self, height: u64) -> Result<Option<Vec<Validator>>, StateError> {
+        let version = self.version();
+        let Some(row) = version.row_at(height, &rows::set_hash_key(height))? else { return Ok(None) };
+        let hash: B256 = rows::read("hash of a validator set", &row)?;
+        let missing =
+            || StateError::corrupt("validator set", format!("the one of height {height} is missing"));
+        let row = version.chain_row(&rows::set_key(&hash))?.ok_or_else(missing)?;
+        rows::read("validator set", &row).map(Some)
     }
 
     /// The transactions of the block at `height`.
@@ -388,6 +400,7 @@ fn write_genesis(
         record: genesis_record(genesis, hash, genesis_state.state_hash),
         transactions: Vec::new(),
         receipts: Vec::new(),
+        next_validators: None,
     };
     let head = Head {
         height: 0,
@@ -547,6 +560,13 @@ fn put_block(batch: &mut OwnedWriteBatch, chain: &Keyspace, block: &ExecutedBloc
     batch.insert(chain, rows::height_of_key(&block.record.hash), rows::write(&height));
     batch.insert(chain, rows::transactions_key(height), block::write_transactions(&block.transactions));
     batch.insert(chain, rows::receipts_key(height), block::write_receipts(&block.receipts));
+    if let Some(set) = &block.next_validators {
+        // By its hash: most epochs end with the set of the one before.
+        let row = rows::write(set.as_ref());
+        let hash = keccak256(&row);
+        batch.insert(chain, rows::set_hash_key(height), rows::write(&hash));
+        batch.insert(chain, rows::set_key(&hash), row);
+    }
     let location = |(index, tx): (u32, &RecoveredTx)| {
         (rows::location_key(&tx.hash()), Some(rows::location_row(height, index)))
     };

@@ -33,6 +33,7 @@ fn genesis_for(keys: &[TestKey]) -> Genesis {
             validators: Vec::new(),
             quorum: Default::default(),
             epoch_length: 32,
+            staking: Default::default(),
             timing: Timing::default(),
             payload_bytes_max: 4 << 20,
             forks: BTreeMap::new(),
@@ -96,9 +97,17 @@ impl Model {
     fn build(&mut self, candidates: Vec<RecoveredTx>) {
         let (env, parent) = (self.env(), self.heads.last().unwrap().clone());
         let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
-        let built =
-            execution::build(self.state(), &self.rules, &env, &parent.lthash, limits, candidates, || false)
-                .unwrap();
+        let built = execution::build(
+            self.state(),
+            &self.rules,
+            &env,
+            &parent.lthash,
+            limits,
+            &[],
+            candidates,
+            || false,
+        )
+        .unwrap();
         assert_eq!(built.skipped, Vec::new());
         let transactions: Vec<_> = built.transactions.iter().cloned().collect();
         let outcome = built.outcome;
@@ -113,7 +122,12 @@ impl Model {
             transaction_count: transactions.len() as u32,
             ..self.empty_record(outcome.state_hash)
         };
-        let block = ExecutedBlock { record, transactions, receipts: outcome.receipts };
+        let block = ExecutedBlock {
+            record,
+            transactions,
+            receipts: outcome.receipts,
+            next_validators: outcome.system.next_validators,
+        };
         self.push(block, outcome.diff.as_ref().clone(), outcome.lthash);
     }
 
@@ -128,7 +142,9 @@ impl Model {
         }
         let lthash = self.heads.last().unwrap().lthash.apply(&diff);
         let record = self.empty_record(lthash.state_hash());
-        self.push(ExecutedBlock { record, transactions: Vec::new(), receipts: Vec::new() }, diff, lthash);
+        let (transactions, receipts) = Default::default();
+        let block = ExecutedBlock { record, transactions, receipts, next_validators: None };
+        self.push(block, diff, lthash);
     }
 
     fn empty_record(&self, state_hash: B256) -> BlockRecord {

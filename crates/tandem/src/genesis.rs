@@ -8,7 +8,7 @@ use alloy_primitives::{address, hex};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use types::genesis::{ChainConfig, GenesisAccount, GenesisValidator, TandemGenesis, Timing};
+use types::genesis::{ChainConfig, GenesisAccount, GenesisValidator, Staking, TandemGenesis, Timing};
 use types::{Address, Genesis, QuorumRule, Stake, U256};
 
 /// Gas limit of development chains: room for 23,000 transfers per block.
@@ -118,6 +118,7 @@ pub fn build(parameters: Parameters) -> CliResult<Genesis> {
             validators: parameters.validators,
             quorum: QuorumRule::default(),
             epoch_length: parameters.epoch_length,
+            staking: Staking::default(),
             timing: parameters.timing,
             payload_bytes_max: PAYLOAD_BYTES,
             forks: BTreeMap::new(),

@@ -159,13 +159,7 @@ impl Staking {
                 CANDIDATES_MAX,
                 "from max_validators to 2048",
             ),
-            (
-                "tandem.staking.stake_change_cap_denominator",
-                denominator,
-                4,
-                1_000_000,
-                "from 4 to 1000000",
-            ),
+            ("tandem.staking.stake_change_cap_denominator", denominator, 4, 1_000_000, "from 4 to 1000000"),
             (
                 "tandem.staking.stake_change_cap_numerator",
                 numerator,
@@ -173,7 +167,13 @@ impl Staking {
                 denominator.saturating_sub(1) / 3,
                 "at least 1 and below one third of the denominator",
             ),
-            ("tandem.staking.unbonding_epochs", self.unbonding_epochs, 1, UNBONDING_EPOCHS_MAX, "from 1 to 1024"),
+            (
+                "tandem.staking.unbonding_epochs",
+                self.unbonding_epochs,
+                crate::limits::EVIDENCE_EPOCHS_MAX,
+                UNBONDING_EPOCHS_MAX,
+                "from 4 to 1024",
+            ),
             (
                 "tandem.staking.slash_basis_points",
                 self.slash_basis_points.into(),

@@ -186,12 +186,22 @@ fn gas_limits_of_a_block_are_enforced_by_execution_and_by_building() {
     let built = chain.build(transfers.clone());
     assert_eq!(built.transactions.len(), 2);
     let limits = BuildLimits { bytes: 4 << 20, gas: 21_000 };
-    let one =
-        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, limits, transfers.clone(), || false);
+    let one = build(
+        &chain.state,
+        &chain.rules,
+        &chain.env(),
+        &chain.lthash,
+        limits,
+        &[],
+        transfers.clone(),
+        || false,
+    );
     assert_eq!(one.unwrap().transactions.len(), 1);
     let room = BuildLimits { bytes: 9 + 4 + transfers[0].encoded().len() as u64, gas: u64::MAX };
     let one =
-        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, room, transfers.clone(), || false);
+        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, room, &[], transfers.clone(), || {
+            false
+        });
     let one = one.unwrap();
     assert_eq!((one.transactions.len(), one.payload.len() as u64), (1, room.bytes));
     let mut asked = 0;
@@ -201,7 +211,7 @@ fn gas_limits_of_a_block_are_enforced_by_execution_and_by_building() {
     };
     let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
     let stopped =
-        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, limits, transfers, &mut stop);
+        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, limits, &[], transfers, &mut stop);
     assert_eq!(stopped.unwrap().transactions.len(), 1);
 }
 
@@ -238,7 +248,7 @@ fn an_unreadable_state_is_not_the_payloads_fault() {
     let chain = Chain::new(1);
     let transactions =
         PayloadTransactions::single_lane(vec![chain.keys[0].transfer(CHAIN_ID, 0, RECIPIENT, U256::ONE)]);
-    let error = execute(&Broken, &chain.rules, &chain.env(), &chain.lthash, &transactions).unwrap_err();
+    let error = execute(&Broken, &chain.rules, &chain.env(), &chain.lthash, &transactions, &[]).unwrap_err();
     assert_eq!(error, ExecuteError::View(ViewError::Storage("disk".into())));
 }
 
@@ -391,10 +401,10 @@ proptest! {
             let recovered = recover_payload(&payload, |_| None).unwrap();
             prop_assert_eq!(&recovered, &built.transactions);
 
-            let replayed = execute(&chain.state, &chain.rules, &chain.env(), &chain.lthash, &recovered).unwrap();
+            let replayed = execute(&chain.state, &chain.rules, &chain.env(), &chain.lthash, &recovered, &[]).unwrap();
             prop_assert_eq!(&replayed, &built.outcome);
             let overlay = Overlay::new(&base, layers.clone());
-            let above = execute(&overlay, &chain.rules, &chain.env(), &chain.lthash, &recovered).unwrap();
+            let above = execute(&overlay, &chain.rules, &chain.env(), &chain.lthash, &recovered, &[]).unwrap();
             prop_assert_eq!(&above, &built.outcome);
 
             // All candidates as one payload: refused with an index or, when all are good, the same again.

@@ -35,7 +35,7 @@ fn figures_of_a_block_of_5000_transfers() {
         let start = Instant::now();
         let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
         let built =
-            build(&chain.state, &chain.rules, &env, &chain.lthash, limits, transfers.clone(), || false)
+            build(&chain.state, &chain.rules, &env, &chain.lthash, limits, &[], transfers.clone(), || false)
                 .unwrap();
         per("build, all", start);
         assert_eq!(built.transactions.len() as u64, COUNT);
@@ -53,10 +53,10 @@ fn figures_of_a_block_of_5000_transfers() {
         per("recover senders, known", start);
 
         let start = Instant::now();
-        let outcome = execute(&chain.state, &chain.rules, &env, &chain.lthash, &recovered).unwrap();
+        let outcome = execute(&chain.state, &chain.rules, &env, &chain.lthash, &recovered, &[]).unwrap();
         per("execute, all", start);
         let start = Instant::now();
-        let mut run = crate::evm::BlockRun::new(&chain.state, &chain.rules, &env).unwrap();
+        let mut run = crate::evm::BlockRun::new(&chain.state, &chain.rules, &env, &[]).unwrap();
         recovered.iter().for_each(|tx| assert!(run.transact(tx).is_ok()));
         per("execute, EVM only", start);
         let start = Instant::now();

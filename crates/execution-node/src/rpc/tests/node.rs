@@ -193,7 +193,7 @@ impl Node {
         let (view, stored) = (self.store.view(), self.store.head());
         let limits = BuildLimits { bytes: 4 << 20, gas: env.gas_limit };
         let built =
-            execution::build(&view, &self.rules, &env, &stored.lthash, limits, transactions, || false)
+            execution::build(&view, &self.rules, &env, &stored.lthash, limits, &[], transactions, || false)
                 .unwrap();
         assert!(built.skipped.is_empty(), "{:?}", built.skipped);
         let transactions: Vec<RecoveredTx> = built.transactions.iter().cloned().collect();
@@ -216,7 +216,12 @@ impl Node {
             size: built.payload.len() as u64,
             transaction_count: transactions.len() as u32,
         };
-        let block = ExecutedBlock { record, transactions, receipts: built.outcome.receipts };
+        let block = ExecutedBlock {
+            record,
+            transactions,
+            receipts: built.outcome.receipts,
+            next_validators: built.outcome.system.next_validators,
+        };
         self.store.commit(&block, &built.outcome.diff, &built.outcome.lthash).unwrap();
         let block = Arc::new(block);
         self.chain.publish(block.clone());
