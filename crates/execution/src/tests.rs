@@ -4,6 +4,7 @@ mod blocks;
 mod calls;
 mod figures;
 mod formats;
+mod registry;
 mod vectors;
 
 use crate::{testing::*, *};

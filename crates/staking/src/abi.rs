@@ -1,5 +1,8 @@
 //! The registry's ABI, from the interface file that users compile against.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::too_many_arguments)]
 
-alloy_sol_types::sol!("../../contracts/IValidatorRegistry.sol");
+alloy_sol_types::sol!(
+    #[sol(all_derives)]
+    "../../contracts/IValidatorRegistry.sol"
+);

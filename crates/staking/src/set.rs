@@ -35,8 +35,9 @@ pub struct Limits {
 /// The set that follows `previous`.
 ///
 /// The wanted set is the `max_validators` candidates with the most stake, at least `min_stake` each, ties to the lower
-/// address. The weights of `previous` move towards it, at most by the cap in total: first what leaves, then what enters.
-/// Whoever would end at weight 0 is no member. When nobody is wanted, `previous` stays as it is.
+/// address. The weights of `previous` move towards it, at most by the cap in total: first what leaves, then what enters,
+/// for which half of the cap is held back when it is needed. Whoever would end at weight 0 is no member. When nobody is
+/// wanted, `previous` stays as it is.
 ///
 /// Order: members that stay keep their order, new ones follow by address, so that an unchanged set is unchanged.
 pub fn next_set(previous: &[Validator], candidates: &[Candidate], limits: &Limits) -> Vec<Validator> {
@@ -49,7 +50,14 @@ pub fn next_set(previous: &[Validator], candidates: &[Candidate], limits: &Limit
     } else if !wanted.is_empty() {
         let waits: BTreeMap<Address, &Candidate> = candidates.iter().map(|c| (c.address, c)).collect();
         let mut change = Change::new(previous, limits);
+        let growth = wanted.iter().fold(0u128, |sum, (address, goal)| {
+            sum.saturating_add(goal.saturating_sub(weights.get(address).copied().unwrap_or(0)))
+        });
+        // Without this a set whose members all leave would shrink to nothing before its successors get any weight.
+        let held_back = growth.min(change.budget / 2);
+        change.budget -= held_back;
         change.shrink(&mut weights, &wanted, &waits);
+        change.budget += held_back;
         change.grow(&mut weights, &wanted, &waits);
     }
     in_order(previous, candidates, weights)
