@@ -412,3 +412,51 @@ mod quantity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn founder(stake: u128) -> GenesisValidator {
+        let key = crypto::SecretKey::from_seed(&[1; 32]);
+        GenesisValidator {
+            address: Address::repeat_byte(1),
+            public_key: key.public_key(),
+            proof_of_possession: key.prove_possession(),
+            stake: Stake::new(stake),
+        }
+    }
+
+    #[test]
+    fn staking_parameters_outside_their_range_are_refused_by_name() {
+        let good = Staking::default();
+        let founders = [founder(good.min_stake.get())];
+        assert_eq!(good.check(&founders), Ok(()));
+        let cases = [
+            (Staking { max_validators: 0, ..good }, "tandem.staking.max_validators"),
+            (Staking { max_validators: 2000, ..good }, "tandem.staking.max_validators"),
+            (Staking { max_candidates: 100, ..good }, "tandem.staking.max_candidates"),
+            (Staking { max_candidates: 2049, ..good }, "tandem.staking.max_candidates"),
+            (Staking { stake_change_cap_numerator: 0, ..good }, "tandem.staking.stake_change_cap_numerator"),
+            (
+                Staking { stake_change_cap_denominator: 3, ..good },
+                "tandem.staking.stake_change_cap_denominator",
+            ),
+            (
+                Staking { stake_change_cap_numerator: 2, stake_change_cap_denominator: 6, ..good },
+                "tandem.staking.stake_change_cap_numerator",
+            ),
+            (Staking { unbonding_epochs: 3, ..good }, "tandem.staking.unbonding_epochs"),
+            (Staking { slash_basis_points: 10_001, ..good }, "tandem.staking.slash_basis_points"),
+            (Staking { min_stake: Stake::ZERO, ..good }, "tandem.staking.min_stake"),
+        ];
+        for (params, expected) in cases {
+            let Err(GenesisError::OutOfRange { field, .. }) = params.check(&founders) else {
+                panic!("{params:?}");
+            };
+            assert_eq!(field, expected);
+        }
+        let poor = [founder(good.min_stake.get() - 1)];
+        assert!(matches!(good.check(&poor), Err(GenesisError::StakeTooLow { index: 0, .. })));
+    }
+}

@@ -165,8 +165,13 @@ fn genesis_canonical() -> String {
         r#"{"backoff_max":8,"block_interval_ms":250,"clock_drift_ms_max":10000,"delta_ms":100,"#,
         r#""empty_block_interval_ms":1000,"work_ms":300}"#
     );
+    let staking = concat!(
+        r#"{"max_candidates":512,"max_validators":128,"min_stake":"1000000000000000000","#,
+        r#""slash_basis_points":500,"stake_change_cap_denominator":4,"stake_change_cap_numerator":1,"#,
+        r#""unbonding_epochs":16}"#
+    );
     let section = format!(
-        r#"{{"epoch_length":32,"forks":{{"osaka":1000,"prague":0}},"payload_bytes_max":4194304,"quorum":{{"denominator":3,"numerator":2}},"timing":{timing},"validators":[{validators}]}}"#
+        r#"{{"epoch_length":32,"forks":{{"osaka":1000,"prague":0}},"payload_bytes_max":4194304,"quorum":{{"denominator":3,"numerator":2}},"staking":{staking},"timing":{timing},"validators":[{validators}]}}"#
     );
     let alloc = format!(
         r#"{{"0x0000000000000000000000000000000000001000":{contract},"0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266":{{"balance":"0x21e19e0c9bab2400000"}}}}"#
