@@ -5,6 +5,7 @@
 use crate::disk::{Disk, DiskError, Durable, Record};
 use std::sync::Arc;
 use types::engine::{Forkchoice, PayloadRequest};
+use types::injected;
 use types::{B256, Block, CommitQc, ConsensusMessage, Evidence, FetchRequest, Height, ValidatorIndex, View};
 
 /// Work that may start before anything is durable: it reveals no signature.
@@ -160,8 +161,18 @@ impl Ready {
     pub fn persist(self, disk: &mut impl Disk) -> Result<Vec<Outbound>, DiskError> {
         let (votes, proofs): (Vec<_>, Vec<_>) =
             self.records.into_iter().partition(|r| matches!(r, Record::Block(_) | Record::SignState(_)));
-        for batch in [votes, proofs].into_iter().filter(|batch| !batch.is_empty()) {
-            let Durable { .. } = disk.persist(&batch)?;
+        let batches = if injected!(OneBatch) {
+            vec![proofs.into_iter().chain(votes).collect()]
+        } else {
+            vec![votes, proofs]
+        };
+        for batch in batches.into_iter().filter(|batch: &Vec<Record>| !batch.is_empty()) {
+            match disk.persist(&batch) {
+                Err(_) if injected!(SendBeforeFsync) => break,
+                result => {
+                    let Durable { .. } = result?;
+                }
+            }
         }
         Ok(self.sealed)
     }

@@ -9,6 +9,7 @@
 
 use crate::disk::SignState;
 use crypto::SecretKey;
+use types::injected;
 use types::vote::Signed;
 use types::{
     B256, CommitVote, Domain, Epoch, PrepareVote, ProposalVote, Qc, Signature, Tc, Timeout, TimeoutReason,
@@ -192,6 +193,9 @@ impl Safety {
         if qc.view() > self.high_qc_view() {
             self.state.high_qc = Some(qc.clone());
         }
+        if injected!(LockOnLateQc) {
+            self.raise_lock(qc);
+        }
     }
 
     // Inputs that sign.
@@ -241,20 +245,21 @@ impl Safety {
         if to <= self.highest_timeout_view() {
             return Err(Refusal::TimedOut { last: self.highest_timeout_view() });
         }
-        if from < self.lock_view() {
+        if from < self.lock_view() && !injected!(NoLock) {
             return Err(Refusal::BelowLock { from, lock: self.lock_view() });
         }
         let same_view_lock = self.state.lock.as_ref().filter(|lock| lock.view() == from);
-        if same_view_lock.is_some_and(|lock| lock.vote.block_hash != link.source_hash) {
+        let conflicts = same_view_lock.is_some_and(|lock| lock.vote.block_hash != link.source_hash);
+        if conflicts && !injected!(NoLock) {
             return Err(Refusal::ConflictsWithLock { lock: from });
         }
         if from.next() == to {
             return Ok(());
         }
-        let Some(tc) = skipped.filter(|tc| tc.view.next() == to) else {
+        let Some(tc) = skipped.filter(|tc| tc.view.next() == to || injected!(StaleTc)) else {
             return Err(Refusal::SkipsViews { from, to });
         };
-        if from < tc.high_qc_view() {
+        if from < tc.high_qc_view() && !injected!(BelowTc) {
             return Err(Refusal::BelowTimeoutCertificate { from, reported: tc.high_qc_view() });
         }
         Ok(())
@@ -270,10 +275,10 @@ impl Safety {
         {
             return Err(Refusal::AlreadyCommitted { last });
         }
-        if view < self.last_prepared_view() {
+        if view < self.last_prepared_view() && !injected!(NoGuard) && !injected!(NoPreparedGuard) {
             return Err(Refusal::PreparedLater { asked: view, prepared: self.last_prepared_view() });
         }
-        if view <= self.highest_timeout_view() {
+        if view <= self.highest_timeout_view() && !injected!(NoGuard) && !injected!(NoTimeoutGuard) {
             return Err(Refusal::TimedOut { last: self.highest_timeout_view() });
         }
         let PrepareVote { height, block_hash, .. } = qc.vote;

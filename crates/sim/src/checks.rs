@@ -2,8 +2,11 @@
 
 use crate::executor::SimExecutor;
 use consensus::{Audit, SignState};
-use std::collections::BTreeMap;
-use types::{B256, ConsensusMessage, Height, ValidatorIndex, View};
+use crypto::tagged_hash;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{
+    B256, CommitQc, ConsensusMessage, Header, Height, Justify, Qc, Validator, ValidatorIndex, View, encode,
+};
 
 /// One chain: a height has one final block, whoever says so (C-5.1).
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ impl OneChain {
 #[derive(Debug, Default)]
 pub struct NothingSlashable {
     audit: Audit,
+    /// Certificates taken in.
+    certificates: BTreeSet<B256>,
 }
 
 impl NothingSlashable {
@@ -46,8 +51,57 @@ impl NothingSlashable {
             | ConsensusMessage::CommitQc(_)
             | ConsensusMessage::Evidence(..) => Ok(()),
         }
-        .map_err(|conflict| format!("SLASHABLE: {conflict}"))
+        .map_err(slashable)
     }
+
+    /// Notes what the certificates in a message show of validators that are `accountable`: a vote that was never sent
+    /// by itself may come out in a certificate. The message is an honest validator's, so they are verified.
+    pub fn shown(
+        &mut self,
+        message: &ConsensusMessage,
+        accountable: impl Fn(ValidatorIndex) -> bool,
+    ) -> Result<(), String> {
+        let (qc, commit) = match message {
+            ConsensusMessage::Proposal(_, p) => {
+                (prepare_of(&p.block.header), p.block.header.last_commit.as_ref())
+            }
+            ConsensusMessage::Commit(_, commit) => (Some(&commit.qc), None),
+            ConsensusMessage::Timeout(_, timeout) => (timeout.high_qc.as_ref(), None),
+            ConsensusMessage::Qc(qc) => (Some(qc), None),
+            ConsensusMessage::CommitQc(qc) => (None, Some(qc)),
+            ConsensusMessage::Prepare(..) | ConsensusMessage::Tc(_) => (None, None),
+        };
+        if let Some(qc) =
+            qc.filter(|qc| self.certificates.insert(tagged_hash("tandem seen qc", &[&encode(*qc)])))
+        {
+            let signers = qc.signers.iter().filter(|index| accountable(*index));
+            signers
+                .into_iter()
+                .try_for_each(|by| self.audit.prepare(qc.epoch, by, qc.vote))
+                .map_err(slashable)?;
+        }
+        if let Some(qc) =
+            commit.filter(|qc| self.certificates.insert(tagged_hash("tandem seen commit", &[&encode(*qc)])))
+        {
+            let signers = qc.signers.iter().filter(|index| accountable(*index));
+            signers
+                .into_iter()
+                .try_for_each(|by| self.audit.commit(qc.epoch, by, qc.vote))
+                .map_err(slashable)?;
+        }
+        Ok(())
+    }
+}
+
+fn prepare_of(header: &Header) -> Option<&Qc> {
+    match &header.justify {
+        Justify::Prepare(qc) => Some(qc),
+        Justify::Genesis | Justify::EpochBoundary(_) => None,
+    }
+}
+
+fn slashable(conflict: consensus::Conflict) -> String {
+    format!("SLASHABLE: {conflict}")
 }
 
 /// Whatever is sent is covered by the sign-state on disk (C-7).
@@ -96,6 +150,17 @@ pub fn durable_before_sent(
     } else {
         Err(format!("validator {by} sent a {} that is not durable: {message:?}", message.kind()))
     }
+}
+
+/// A final block's certificate holds two thirds of stake. Counted here anew, not with the arithmetic that made it.
+pub fn certified_by_two_thirds(members: &[Validator], qc: &CommitQc) -> Result<(), String> {
+    let stake_of = |index: usize| members.get(index).map_or(0, |member| member.stake.get());
+    let signed: u128 = qc.signers.iter().map(|index| stake_of(index.get() as usize)).sum();
+    let total: u128 = members.iter().map(|member| member.stake.get()).sum();
+    if signed * 3 >= total * 2 {
+        return Ok(());
+    }
+    Err(format!("TOO LITTLE: {signed} of {total} is not two thirds of stake, at height {}", qc.vote.height))
 }
 
 /// A height is final at a node only when its executor holds it durably (C-5.3).

@@ -1,7 +1,9 @@
 //! The event loop of a simulated network.
 
 use crate::byzantine::{Behaviour, Byzantine, Sent};
-use crate::checks::{NothingSlashable, OneChain, durable_before_sent, executed_before_final};
+use crate::checks::{
+    NothingSlashable, OneChain, certified_by_two_thirds, durable_before_sent, executed_before_final,
+};
 use crate::coverage::Coverage;
 use crate::executor::SimExecutor;
 use crate::faults::Fault;
@@ -301,6 +303,12 @@ impl World {
         self.is_honest(node) && self.nodes[node].frail.is_none()
     }
 
+    /// Validators whose signatures may conflict.
+    fn faulty(&self) -> Vec<usize> {
+        let liars = self.plan.byzantine.iter().map(|(node, _)| *node);
+        liars.chain(self.plan.frail.iter().map(|(node, _)| *node)).collect()
+    }
+
     /// The executor of a node, for tests that make it lie or die.
     pub fn executor(&mut self, node: usize) -> &mut SimExecutor {
         &mut self.nodes[node].executor
@@ -511,6 +519,10 @@ impl World {
                 for effect in outbound {
                     self.outbound(node, effect)?;
                 }
+                // Only an injected bug sends what did not become durable.
+                if self.nodes[node].storage.failure().is_some() {
+                    return self.persist_failed(node);
+                }
                 self.set_tick(node, deadline);
             }
             Err(_) => self.persist_failed(node)?,
@@ -643,13 +655,16 @@ impl World {
                 self.schedule(delay, What::Finalize { node, life, executor_life, choice });
                 Ok(())
             }
-            Outbound::Event(Event::Finalized { block, block_hash, .. }) => {
+            Outbound::Event(Event::Finalized { block, block_hash, commit }) => {
                 let height = block.header.height;
                 if !self.is_honest(node) {
                     return Ok(());
                 }
                 self.tell(|| format!("n{node} FINAL h{height} {}", narrate::short(&block_hash)));
                 executed_before_final(&self.nodes[node].executor, node, height, block_hash)?;
+                if let Some(commit) = &commit {
+                    certified_by_two_thirds(self.set.validators(), commit)?;
+                }
                 self.one_chain.finalized(node, height, block_hash)?;
                 self.punish(&block)?;
                 self.finalized[node] = self.finalized[node].max(height);
@@ -709,6 +724,8 @@ impl World {
         durable_before_sent(self.nodes[node].storage.claimed(), index, &message)?;
         if self.is_accountable(node) {
             self.nothing_slashable.sent(index, &message)?;
+            let faulty: Vec<usize> = self.faulty();
+            self.nothing_slashable.shown(&message, |index| !faulty.contains(&(index.get() as usize)))?;
         }
         let letter = Letter::new(message);
         self.tell(|| format!("n{node} sends {} to {to:?}", letter.line));

@@ -20,6 +20,8 @@ mod procfs;
 mod rpc;
 mod status;
 
+const _: () = assert!(!types::mutation::POSSIBLE, "a node must not be built with injected bugs");
+
 use clap::{Parser, Subcommand};
 use error::CliResult;
 use std::io::Write;

@@ -13,6 +13,7 @@ pub mod genesis;
 pub mod id;
 pub mod limits;
 pub mod message;
+pub mod mutation;
 pub mod validator;
 pub mod vote;
 

@@ -214,7 +214,8 @@ impl ValidatorSet {
 
     /// The weight of a member; zero for a foreign index.
     pub fn stake(&self, index: ValidatorIndex) -> Stake {
-        self.get(index).map_or(Stake::ZERO, |v| v.stake)
+        let weigh = |v: &Validator| if crate::injected!(QuorumByCount) { Stake::new(1) } else { v.stake };
+        self.get(index).map_or(Stake::ZERO, weigh)
     }
 
     /// W: the whole stake.
@@ -224,8 +225,10 @@ impl ValidatorSet {
 
     /// The least stake of a certificate: `ceil(W * numerator / denominator)` (C-1.2).
     pub fn quorum(&self) -> Stake {
-        let scaled = self.total.get() * u128::from(self.rule.numerator);
-        Stake::new(scaled.div_ceil(u128::from(self.rule.denominator)))
+        let total = if crate::injected!(QuorumByCount) { self.len() as u128 } else { self.total.get() };
+        let scaled = total * u128::from(self.rule.numerator);
+        let least = scaled.div_ceil(u128::from(self.rule.denominator));
+        Stake::new(if crate::injected!(QuorumMinusOne) { least.saturating_sub(1) } else { least })
     }
 
     /// The least stake that holds an honest validator: `ceil(W / 3)` (C-1.2).
