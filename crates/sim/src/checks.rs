@@ -1,7 +1,7 @@
 //! One checker per property. A violation is a message; the world stops at the first.
 
 use crate::executor::SimExecutor;
-use consensus::{Audit, SignState};
+use consensus::{Audit, Recovered, SignState};
 use crypto::tagged_hash;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{
@@ -174,6 +174,23 @@ pub fn executed_before_final(
         Some(durable) if durable == hash => Ok(()),
         other => Err(format!("node {node} says {hash} is final at {height}, its executor holds {other:?}")),
     }
+}
+
+/// A commit certificate on disk never holds an own vote that the sign-state does not remember (C-7.3): the node would
+/// go on as if it had not voted.
+pub fn no_proof_without_the_vote(own: ValidatorIndex, found: &Recovered) -> Result<(), String> {
+    let Some(qc) = found.commit.as_ref().filter(|qc| qc.signers.contains(own)) else { return Ok(()) };
+    let remembered = found.sign_state.as_ref().is_some_and(|state| {
+        let last = state.last_commit.as_ref().map_or(View::ZERO, |vote| vote.statement.view);
+        state.epoch > qc.epoch || (state.epoch == qc.epoch && last >= qc.vote.view)
+    });
+    if remembered {
+        return Ok(());
+    }
+    Err(format!(
+        "PROOF WITHOUT THE VOTE: a certificate of view {} holds a vote that is forgotten",
+        qc.vote.view
+    ))
 }
 
 /// A start finds a sign-state that restrains at least as much as the one that was called durable (C-7.5).

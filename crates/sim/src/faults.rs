@@ -1,7 +1,7 @@
 //! What goes wrong in a world: nodes, disks, executors, links and clocks.
 
 use crate::byzantine::Behaviour;
-use crate::checks::nothing_forgotten;
+use crate::checks::{no_proof_without_the_vote, nothing_forgotten};
 use crate::disk::CrashPoint;
 use crate::executor::SimExecutor;
 use crate::storage::{Failure, Frailty};
@@ -244,6 +244,7 @@ impl World {
         let recovered = self.nodes[node].storage.recover()?;
         if self.is_accountable(node) {
             nothing_forgotten(claimed.as_ref(), recovered.sign_state.as_ref())?;
+            no_proof_without_the_vote(self.index_of(node), &recovered)?;
             if let Some(vote) = recovered.sign_state.as_ref().and_then(|state| state.last_prepare.as_ref()) {
                 let hash = vote.statement.block_hash;
                 let stored = self.nodes[node].storage.block(&hash).map_err(|error| error.to_string())?;

@@ -79,7 +79,7 @@ fn sending_before_the_fsync_is_caught_by_the_swarm() {
 
 #[test]
 fn votes_and_proofs_in_one_batch_are_caught_by_the_swarm() {
-    caught_by(|| swarm(0..300, Plan::from_seed), Mutation::OneBatch, "SLASHABLE");
+    caught_by(|| swarm(0..300, Plan::from_seed), Mutation::OneBatch, "PROOF WITHOUT THE VOTE");
 }
 
 #[test]
