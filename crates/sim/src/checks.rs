@@ -69,7 +69,9 @@ impl NothingSlashable {
             ConsensusMessage::Timeout(_, timeout) => (timeout.high_qc.as_ref(), None),
             ConsensusMessage::Qc(qc) => (Some(qc), None),
             ConsensusMessage::CommitQc(qc) => (None, Some(qc)),
-            ConsensusMessage::Prepare(..) | ConsensusMessage::Tc(_) => (None, None),
+            ConsensusMessage::Prepare(..) | ConsensusMessage::Tc(_) | ConsensusMessage::Evidence(..) => {
+                (None, None)
+            }
         };
         if let Some(qc) =
             qc.filter(|qc| self.certificates.insert(tagged_hash("tandem seen qc", &[&encode(*qc)])))
