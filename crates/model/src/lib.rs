@@ -6,7 +6,7 @@
 //! - [`Lone`]: one honest validator, shown every certificate there could be. Nothing slashable is signed.
 //! - [`Court`]: every conflict of final blocks, with every choice of signers. A third of stake is guilty.
 //!
-//! [`Weakness`] takes rules away, to see that the checker finds what follows.
+//! A [`Rule`] can be taken away, to see that the checker finds what follows.
 
 pub mod evidence;
 pub mod log;
@@ -19,5 +19,5 @@ pub mod universe;
 pub use evidence::Court;
 pub use lone::{Alphabet, Lone};
 pub use network::{Network, Settings, Timeouts};
-pub use signer::Weakness;
+pub use signer::Rule;
 pub use universe::{ModelError, Shape, Universe};

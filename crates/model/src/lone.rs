@@ -4,7 +4,7 @@
 //! is never signed at all.
 
 use crate::log::Log;
-use crate::signer::{Deed, Signer, Weakness};
+use crate::signer::{Deed, Rule, Signer};
 use crate::universe::{Link, ModelError, Point, ROOT, Shape, Universe};
 use stateright::{Model, Property};
 
@@ -28,10 +28,10 @@ pub struct Lone {
 }
 
 impl Lone {
-    /// A validator over `views` views with two blocks each.
-    pub fn new(views: u8, alphabet: Alphabet, weakness: Weakness) -> Result<Self, ModelError> {
+    /// A validator over `views` views with two blocks each, without some of the rules.
+    pub fn new(views: u8, alphabet: Alphabet, without: &[Rule]) -> Result<Self, ModelError> {
         let universe = Universe::new(&[1, 1, 1, 1], views, Shape::Flat { variants: 2 })?;
-        Ok(Self { signer: Signer::new(universe, weakness), alphabet })
+        Ok(Self { signer: Signer::new(universe, without), alphabet })
     }
 
     fn links(&self) -> impl Iterator<Item = Deed> {

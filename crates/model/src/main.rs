@@ -2,8 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 use model::network::{FINALITY, FORK, NEVER_SLASHABLE, ONE_CHAIN, PAID_FOR, PASSED_OVER};
-use model::search::shortest;
-use model::{Alphabet, Court, Lone, ModelError, Network, Settings, Shape, Timeouts, Universe, Weakness};
+use model::search::{Trace, shortest};
+use model::{Alphabet, Court, Lone, ModelError, Network, Rule, Settings, Shape, Timeouts, Universe};
 use stateright::report::{ReportData, ReportDiscovery, Reporter};
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// 1 with the shortest trace against one, 2 when the settings make no model or a bound was reached before the end.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  model network                                 n = 4, f = 1, 3 views\n  model network --timeouts free --views 4       one view more, timeouts for nothing\n  model network --weakness no-guard             the fork that the guard prevents\n  model network --byzantine 2,3                 n = 4, f = 2: every fork leaves evidence\n  model validator --views 4                     one validator against everything\n  model evidence --stakes 4,1,1,1 --views 4     every conflict with every choice of signers"
+    after_help = "Examples:\n  model network                                 n = 4, f = 1, 3 views\n  model network --timeouts free --views 4       one view more, timeouts for nothing\n  model network --without prepare-guard,timeout-guard   the fork that the guard prevents\n  model network --byzantine 2,3                 n = 4, f = 2: every fork leaves evidence\n  model validator --views 4                     one validator against everything\n  model evidence --stakes 4,1,1,1 --views 4     every conflict with every choice of signers"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -66,9 +66,9 @@ struct NetworkArgs {
     /// Whether timeouts have to be signed.
     #[arg(long, value_enum, default_value_t = Timeouts::Signed)]
     timeouts: Timeouts,
-    /// A rule to take away.
-    #[arg(long, value_enum, default_value_t = Weakness::None)]
-    weakness: Weakness,
+    /// Rules to take away.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Rule>,
     #[command(flatten)]
     bounds: Bounds,
 }
@@ -81,9 +81,9 @@ struct ValidatorArgs {
     /// Proposals instead of votes.
     #[arg(long)]
     proposals: bool,
-    /// A rule to take away.
-    #[arg(long, value_enum, default_value_t = Weakness::None)]
-    weakness: Weakness,
+    /// Rules to take away.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Rule>,
     #[command(flatten)]
     bounds: Bounds,
 }
@@ -147,7 +147,7 @@ where
     let found = search.spawn_bfs().join_and_report(&mut Progress);
     let fails = |name: &&'static str| found.model().property(name).expectation.discovery_is_failure();
     if let Some(name) = found.discoveries().into_keys().find(fails) {
-        let (actions, end) = shortest(&make, name)?.ok_or(ModelError::NoTrace)?;
+        let Trace { actions, end } = shortest(&make, name)?.ok_or(ModelError::NoTrace)?;
         println!("shortest trace against \"{name}\": {} steps", actions.len());
         actions.iter().for_each(|action| println!("    {action:?}"));
         println!("  ends in {end:?}");
@@ -163,8 +163,8 @@ where
 
 fn network(args: NetworkArgs) -> Result<ExitCode, ModelError> {
     let byzantine = if args.all_honest { Vec::new() } else { args.byzantine };
-    let NetworkArgs { stakes, views, variants, last_height, timeouts, weakness, bounds, .. } = args;
-    let settings = Settings { stakes, byzantine, views, variants, last_height, timeouts, weakness };
+    let NetworkArgs { stakes, views, variants, last_height, timeouts, without, bounds, .. } = args;
+    let settings = Settings { stakes, byzantine, views, variants, last_height, timeouts, without };
     println!("{settings:?}");
     let (always, sometimes) = match Network::new(settings.clone())?.within_assumption() {
         true => (ONE_CHAIN, String::new()),
@@ -201,7 +201,7 @@ fn main() -> ExitCode {
         What::Network(args) => network(args),
         What::Validator(args) => {
             let alphabet = if args.proposals { Alphabet::Proposals } else { Alphabet::Votes };
-            check(|| Lone::new(args.views, alphabet, args.weakness), &args.bounds)
+            check(|| Lone::new(args.views, alphabet, &args.without), &args.bounds)
         }
         What::Evidence(args) => evidence(args),
     };

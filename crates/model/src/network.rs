@@ -7,7 +7,7 @@
 
 use crate::evidence::{Court, Shown, Statement};
 use crate::log::Log;
-use crate::signer::{Deed, Signer, Weakness};
+use crate::signer::{Deed, Rule, Signer};
 use crate::universe::{Link, ModelError, Point, ROOT, Shape, Universe};
 use stateright::{Model, Property};
 use std::collections::HashMap;
@@ -51,8 +51,8 @@ pub struct Settings {
     pub last_height: Option<u8>,
     /// Timeouts.
     pub timeouts: Timeouts,
-    /// A rule to take away.
-    pub weakness: Weakness,
+    /// Rules to take away.
+    pub without: Vec<Rule>,
 }
 
 /// What the honest validators have signed, in canonical order.
@@ -107,7 +107,7 @@ impl Network {
         Ok(Self {
             orders: orders_keeping(&stakes),
             court: Court::new(&settings.stakes, universe.set().quorum().get()),
-            signer: Signer::new(universe, settings.weakness),
+            signer: Signer::new(universe, &settings.without),
             settings,
             honest,
             byzantine,
@@ -254,7 +254,7 @@ impl Network {
     /// Whether blocks of one parent are told apart by name, so that equal states may differ in names.
     fn has_names(&self) -> bool {
         // A validator that forgets overwrites its statements, and blocks may be named that no log shows prepared.
-        self.settings.variants > 1 && self.settings.weakness != Weakness::Amnesia
+        self.settings.variants > 1 && !self.settings.without.contains(&Rule::Memory)
     }
 
     fn canonical(&self, mut state: State) -> State {

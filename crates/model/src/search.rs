@@ -39,36 +39,50 @@ where
     }
 }
 
-/// The actions of a shortest trace that breaks (or, for a "sometimes" property, reaches) `property`, and the state it
-/// ends in; `None` after all states were seen without one.
+/// A way through a model.
+#[derive(Clone, Debug)]
+pub struct Trace<M: Model> {
+    /// What is done.
+    pub actions: Vec<M::Action>,
+    /// What it leads to.
+    pub end: M::State,
+}
+
+/// A shortest trace that breaks (or, for a "sometimes" property, reaches) `property`; `None` after all states were seen
+/// without one.
 ///
 /// The checker notices a discovery only after a block of states, and may have passed over shorter traces of the same
 /// block; so a first search finds a bound, and shallow searches then find the shortest trace within it.
 pub fn shortest<M>(
-    model: impl Fn() -> Result<M, ModelError>,
+    make: impl Fn() -> Result<M, ModelError>,
     property: &'static str,
-) -> Result<Option<(Vec<M::Action>, M::State)>, ModelError>
+) -> Result<Option<Trace<M>>, ModelError>
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
-    let search = |steps: Option<usize>| -> Result<Option<(Vec<M::Action>, M::State)>, ModelError> {
-        let mut search = model()?.checker().finish_when(HasDiscoveries::AnyOf([property].into()));
-        if let Some(steps) = steps {
-            search = search.target_max_depth(steps + 2);
-        }
-        let found = search.spawn_bfs().join().discovery(property);
-        Ok(found.map(|path| {
-            let end = path.last_state().clone();
-            (path.into_actions(), end)
-        }))
-    };
-    let Some(first) = search(None)? else { return Ok(None) };
-    for steps in 0..first.0.len() {
-        if let Some(shorter) = search(Some(steps))? {
+    let Some(first) = trace(make()?, property, None) else { return Ok(None) };
+    for steps in 0..first.actions.len() {
+        if let Some(shorter) = trace(make()?, property, Some(steps)) {
             return Ok(Some(shorter));
         }
     }
     Ok(Some(first))
+}
+
+fn trace<M>(model: M, property: &'static str, steps_max: Option<usize>) -> Option<Trace<M>>
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let mut search = model.checker().finish_when(HasDiscoveries::AnyOf([property].into()));
+    if let Some(steps) = steps_max {
+        // The checker counts states, and looks only at those below its bound.
+        search = search.target_max_depth(steps + 2);
+    }
+    let path = search.spawn_bfs().join().discovery(property)?;
+    let end = path.last_state().clone();
+    Some(Trace { actions: path.into_actions(), end })
 }

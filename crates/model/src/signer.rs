@@ -19,26 +19,19 @@ use types::{
 
 const ME: ValidatorIndex = ValidatorIndex::new(0);
 
-/// A rule taken away, to see that the checker misses it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Weakness {
-    /// The rules as they are.
-    #[default]
-    None,
-    /// A commit vote looks neither at the last prepare nor at views given up (C-4.2).
-    NoGuard,
-    /// A commit vote does not look at the last prepare.
-    NoPrepareGuard,
-    /// A commit vote does not look at views given up.
-    NoTimeoutGuard,
-    /// A prepare vote does not look at the lock (C-4.1, 3).
-    NoLock,
-    /// A prepare vote does not look at what the timeout certificate reports (C-4.1, 4).
-    NoReport,
-    /// Neither at the lock nor at the report.
-    NoLockNoReport,
-    /// A restart forgets everything signed (C-7).
-    Amnesia,
+/// A rule that can be taken away, to see that the checker misses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Rule {
+    /// A commit vote looks at the last prepare (C-4.2).
+    PrepareGuard,
+    /// A commit vote looks at views given up (C-4.2).
+    TimeoutGuard,
+    /// A prepare vote looks at the lock (C-4.1, 3).
+    Lock,
+    /// A prepare vote looks at what the timeout certificate reports (C-4.1, 4).
+    Report,
+    /// A restart remembers what was signed (C-7).
+    Memory,
 }
 
 /// One signature a validator may be asked for.
@@ -72,14 +65,14 @@ impl std::fmt::Debug for Deed {
 #[derive(Debug)]
 pub struct Signer {
     universe: Universe,
-    weakness: Weakness,
+    without: Vec<Rule>,
     answers: RwLock<HashMap<(Log, Deed), Option<Log>>>,
 }
 
 impl Signer {
-    /// A signer in a universe.
-    pub fn new(universe: Universe, weakness: Weakness) -> Self {
-        Self { universe, weakness, answers: RwLock::default() }
+    /// A signer in a universe, without some of the rules.
+    pub fn new(universe: Universe, without: &[Rule]) -> Self {
+        Self { universe, without: without.to_vec(), answers: RwLock::default() }
     }
 
     /// The universe.
@@ -110,7 +103,7 @@ impl Signer {
             Deed::Prepare(link, skipped) => {
                 enter(&mut safety, link.block.view);
                 let vote = self.universe.prepare_vote(link);
-                let unread = matches!(self.weakness, Weakness::NoReport | Weakness::NoLockNoReport);
+                let unread = self.without.contains(&Rule::Report);
                 let tc = match skipped.map(|high| if unread { ROOT } else { high }) {
                     Some(high) => Some(self.universe.tc(link.block.view.checked_sub(1)?, high)?),
                     None => None,
@@ -157,7 +150,7 @@ impl Signer {
                 next.propose(block);
             }
         }
-        if self.weakness == Weakness::None {
+        if self.without.is_empty() {
             self.assert_no_drift(&next, safety.state());
         }
         if log.guilty() || self.contradicts(&log, deed, &next) {
@@ -170,16 +163,14 @@ impl Signer {
 
     fn restarted(&self, log: Log, deed: Deed) -> Safety {
         let mut state = self.sign_state(&log);
-        match (self.weakness, deed) {
-            (Weakness::NoGuard, Deed::Commit(_)) => {
-                state.last_prepare = None;
-                state.last_timeout = None;
+        for rule in &self.without {
+            match (rule, deed) {
+                (Rule::PrepareGuard, Deed::Commit(_)) => state.last_prepare = None,
+                (Rule::TimeoutGuard, Deed::Commit(_)) => state.last_timeout = None,
+                (Rule::Lock, Deed::Prepare(..)) => state.lock = None,
+                (Rule::Memory, _) => state = self.sign_state(&Log::default()),
+                _ => {}
             }
-            (Weakness::NoPrepareGuard, Deed::Commit(_)) => state.last_prepare = None,
-            (Weakness::NoTimeoutGuard, Deed::Commit(_)) => state.last_timeout = None,
-            (Weakness::NoLock | Weakness::NoLockNoReport, Deed::Prepare(..)) => state.lock = None,
-            (Weakness::Amnesia, _) => state = self.sign_state(&Log::default()),
-            _ => {}
         }
         Safety::new(Some((ME, SecretKey::simulated(0))), self.universe.domain(), Some(state))
     }

@@ -5,7 +5,7 @@
 
 use model::network::{FINALITY, FORK, PASSED_OVER};
 use model::search::{Explored, explore};
-use model::{Alphabet, Lone, Network, Settings, Timeouts, Weakness};
+use model::{Alphabet, Lone, Network, Settings, Timeouts};
 
 fn settings(stakes: &[u128], byzantine: &[u32], views: u8) -> Settings {
     Settings {
@@ -15,7 +15,7 @@ fn settings(stakes: &[u128], byzantine: &[u32], views: u8) -> Settings {
         variants: 2,
         last_height: None,
         timeouts: Timeouts::Signed,
-        weakness: Weakness::None,
+        without: Vec::new(),
     }
 }
 
@@ -91,7 +91,7 @@ fn with_half_the_stake_faulty_every_fork_convicts_a_third_and_nobody_honest() {
 #[test]
 fn no_environment_makes_an_honest_validator_sign_a_slashable_pair() {
     for (views, alphabet, states) in [(4, Alphabet::Votes, 28_837), (4, Alphabet::Proposals, 2_380)] {
-        let explored = explore(Lone::new(views, alphabet, Weakness::None).unwrap());
+        let explored = explore(Lone::new(views, alphabet, &[]).unwrap());
         assert_eq!((explored.broken, explored.reached.len()), (vec![], 1), "{alphabet:?}");
         assert_eq!(explored.distinct, states, "{alphabet:?}");
     }
