@@ -25,12 +25,29 @@ pub struct Shown {
     pub signers: u32,
 }
 
-/// What it takes to show two blocks final: both certificates of both, and the headers of the higher one's branch, each
-/// with its parent's certificate (C-8.2). `low` is not above `high`.
+/// What it takes to show two blocks final and somebody guilty: both certificates of both, and the headers of the higher
+/// one's branch, each with its parent's certificate (C-8.2). `low` is not above `high`. A block proposed again comes with
+/// the certificates of its earlier proposals, which are in proposals and in no header.
 pub fn statements(universe: &Universe, low: Point, high: Point) -> Vec<Statement> {
     let link = |block: Point| Statement::Prepare(Link { source: universe.source(block), block });
     let mut all = vec![Statement::Commit(low), Statement::Commit(high), link(low)];
     all.extend(universe.branch(high).map(link));
+    all
+}
+
+/// As [`statements`], from headers alone.
+pub fn statements_in_headers(universe: &Universe, low: Point, high: Point) -> Vec<Statement> {
+    let branch: Vec<Point> = universe.branch(high).collect();
+    let earlier = |block: Point| {
+        branch.iter().any(|at| universe.source(*at) == block && universe.is_same_block(*at, block))
+    };
+    let mut all = statements(universe, low, high);
+    let mut position = 0;
+    all.retain(|statement| {
+        // The lower block's certificate is shown for itself, also when the block was proposed again later.
+        position += 1;
+        position <= 3 || !matches!(statement, Statement::Prepare(link) if earlier(link.block))
+    });
     all
 }
 

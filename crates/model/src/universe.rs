@@ -224,11 +224,14 @@ impl Universe {
         std::iter::successors(Some(block), |at| Some(self.source(*at))).take_while(|at| *at != ROOT)
     }
 
+    /// Whether two points are proposals of the same block.
+    pub fn is_same_block(&self, a: Point, b: Point) -> bool {
+        self.node(a).first == self.node(b).first
+    }
+
     /// Whether two blocks are on different branches. A block proposed again is the same block.
     pub fn in_conflict(&self, a: Point, b: Point) -> bool {
-        let holds = |tip: Point, block: Point| {
-            self.branch(tip).any(|at| self.node(at).first == self.node(block).first)
-        };
+        let holds = |tip: Point, block: Point| self.branch(tip).any(|at| self.is_same_block(at, block));
         !holds(a, b) && !holds(b, a)
     }
 
