@@ -23,6 +23,10 @@ use types::{B256, Height};
 /// Bytes one batch may have. Far above 64 blocks of usual size, far below what a segment offset can address.
 pub(crate) const BATCH_BYTES_MAX: u64 = 1 << 30;
 
+/// Zeros written behind a batch when the log gets to bytes that were only reserved so far. Writing to those changes
+/// the file system's metadata, which makes a sync slow now and then; writing over zeros does not.
+const ZEROS_AHEAD_BYTES: u64 = 256 << 10;
+
 const FIRST_BATCH_AT: u64 = PAGE;
 const BATCH_ALIGNMENT: u64 = 512;
 const RECORD_ALIGNMENT: u64 = 16;
@@ -60,6 +64,8 @@ pub(crate) struct BlockLog {
     first_sequence: u64,
     /// Where the next batch goes.
     position: u64,
+    /// Up to where the segment was written, zeros included; 0 when not known.
+    written: u64,
     /// Number of the newest record; 0 when the log is empty.
     sequence: u64,
     /// The active segment's records.
@@ -150,6 +156,7 @@ impl BlockLog {
             first_sequence: last.head.first_sequence,
             active: LogFile::open(last.file.path(), true)?,
             position: scan.end,
+            written: 0,
             sequence: recovery.sequence,
             listed: scan.listed,
             index: recovery.index,
@@ -194,9 +201,15 @@ impl BlockLog {
         }
         let key = ChecksumKey::new(&self.salt, FileKind::Blocks as u8, self.number.get().into());
         let listed = batch.seal(self.position, &key)?;
+        let end = self.position + batch.bytes.len() as u64;
+        if end > self.written {
+            let zeros = ZEROS_AHEAD_BYTES.min(self.capacity.saturating_sub(end));
+            batch.bytes.resize(batch.bytes.len() + zeros as usize, 0);
+            self.written = end + zeros;
+        }
         self.active.write_at(&batch.bytes, self.position)?;
         self.active.sync()?;
-        self.position = (self.position + batch.bytes.len() as u64).next_multiple_of(BATCH_ALIGNMENT);
+        self.position = end.next_multiple_of(BATCH_ALIGNMENT);
         self.sequence += listed.len() as u64;
         for entry in &listed {
             let (height, hash) = (entry.height, entry.hash);
@@ -330,7 +343,7 @@ impl BlockLog {
         let head = head(number, self.sequence + 1, capacity, self.genesis_hash, self.salt);
         self.active = create_segment(&self.dir, &head)?;
         (self.number, self.capacity, self.first_sequence) = (number, capacity, head.first_sequence);
-        self.position = FIRST_BATCH_AT;
+        (self.position, self.written) = (FIRST_BATCH_AT, 0);
         self.listed = Listed::default();
         Ok(())
     }
