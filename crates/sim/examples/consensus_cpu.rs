@@ -6,7 +6,7 @@
 //! cargo run --release -p sim --example consensus_cpu --features meter -- --validators 4,16,64,100     # with the phases
 //! ```
 //!
-//! Time is the CPU time of the thread, so a busy machine matters little. What is timed is what a node does with an
+//! Time is CPU time, so a busy machine matters little. What is timed is what a node does with an
 //! input: decode, [`Replica::handle`], encode what it sends. Writing to a disk and to sockets is not in it.
 
 use clap::Parser;
@@ -311,9 +311,9 @@ fn genesis(keys: &[SecretKey]) -> Result<Genesis> {
     Ok(Genesis::parse(&json.to_string())?)
 }
 
-/// CPU time of this thread.
+/// CPU time of this process, which does nothing else.
 fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
