@@ -1,10 +1,12 @@
 //! `tandem db`: looking at consensus journals while their nodes are stopped.
 
 use crate::error::{CliError, CliResult};
-use consensus::{Audit, Conflict, Disk, Recovered, SignState};
+use crate::evidence::EvidenceFile;
+use consensus::audit::header_witnesses;
+use consensus::{Audit, Disk, Recovered, SignState};
 use journal::{Journal, JournalError};
 use std::path::{Path, PathBuf};
-use types::{Block, Height};
+use types::{Evidence, Height, Witness};
 
 /// Subcommands of `tandem db`.
 #[derive(Debug, clap::Subcommand)]
@@ -40,6 +42,10 @@ pub enum Command {
         /// Consensus data directories, or the journal directories in them.
         #[arg(required = true)]
         dirs: Vec<PathBuf>,
+        /// Write the evidence against everybody found guilty, and what the journals hold of it, into this directory;
+        /// `tandem evidence verify` checks the files.
+        #[arg(long, value_name = "DIR")]
+        evidence: Option<PathBuf>,
     },
 }
 
@@ -48,7 +54,7 @@ pub fn run(command: &Command) -> CliResult {
     match command {
         Command::Check { dir } => check(&open(dir)?.0),
         Command::Stats { dir, json } => stats(&open(dir)?.0, *json),
-        Command::Audit { dirs } => audit(dirs),
+        Command::Audit { dirs, evidence } => audit(dirs, evidence.as_deref()),
     }
 }
 
@@ -104,53 +110,110 @@ fn stats(journal: &Journal, json: bool) -> CliResult {
     Ok(())
 }
 
-fn audit(dirs: &[PathBuf]) -> CliResult {
-    let (mut audit, mut chain) = (Audit::default(), std::collections::BTreeMap::new());
+/// Conflicts shown; a validator that signs everything makes many.
+const CONFLICTS_SHOWN_MAX: usize = 64;
+
+/// What the journals say together.
+#[derive(Default)]
+struct Findings {
+    audit: Audit,
+    chain: std::collections::BTreeMap<Height, types::B256>,
+    conflicts: Vec<String>,
+    /// One piece per offender.
+    evidence: std::collections::BTreeMap<(types::Epoch, types::ValidatorIndex), Evidence>,
+    genesis_hash: Option<types::B256>,
+    chain_id: Option<u64>,
+}
+
+fn audit(dirs: &[PathBuf], evidence_dir: Option<&Path>) -> CliResult {
+    let mut found = Findings::default();
     for dir in dirs {
+        found.read(dir)?;
+    }
+    if let Some(into) = evidence_dir {
+        for evidence in found.evidence.values() {
+            let file = EvidenceFile::of(evidence, found.chain_id, found.genesis_hash);
+            println!("{} against {:?}: {}", file.offence, file.offenders, file.write_into(into)?.display());
+        }
+    }
+    let (votes, heights) = (found.audit.statements(), found.chain.len());
+    if found.conflicts.is_empty() {
+        println!("{votes} votes in {} journals over {heights} final heights: no conflict", dirs.len());
+        return Ok(());
+    }
+    found.conflicts.iter().take(CONFLICTS_SHOWN_MAX).for_each(|conflict| println!("{conflict}"));
+    let (conflicts, guilty) = (found.conflicts.len(), found.evidence.len());
+    Err(CliError::problem(format!(
+        "{conflicts} conflicts in {votes} votes over {heights} final heights; evidence against {guilty} validators"
+    )))
+}
+
+impl Findings {
+    fn read(&mut self, dir: &Path) -> CliResult {
         let (journal, recovered) = open(dir)?;
-        let conflict = |conflict: Conflict| CliError::problem(format!("{}: {conflict}", dir.display()));
-        let state = recovered.sign_state.as_ref();
-        state.map_or(Ok(()), |state| audit_own_votes(&mut audit, state)).map_err(conflict)?;
-        recovered.blocks.iter().try_for_each(|block| audit.header(&block.header)).map_err(conflict)?;
-        recovered.commit.iter().try_for_each(|qc| audit.commit_qc(qc)).map_err(conflict)?;
+        self.genesis_hash = journal_genesis(dir)?.or(self.genesis_hash);
+        for (epoch, witness) in own_votes(recovered.sign_state.as_ref()) {
+            self.add(dir, epoch, witness);
+        }
+        recovered.blocks.iter().for_each(|block| self.header(dir, &block.header));
+        recovered.commit.iter().for_each(|qc| self.add(dir, qc.epoch, qc.into()));
+        for stored in recovered.evidence {
+            self.keep(stored.evidence);
+        }
         let mut height = journal.stats().map_err(failed)?.first_finalized.unwrap_or(Height::ZERO);
         while let Some(stored) =
             journal.finalized(height).map_err(|error| CliError::new(error.to_string()))?
         {
-            let Block { header, .. } = &stored.block;
-            audit.header(header).map_err(conflict)?;
-            stored.commit.iter().try_for_each(|qc| audit.commit_qc(qc)).map_err(conflict)?;
-            let (hash, known) = (header.hash(), *chain.entry(height).or_insert_with(|| header.hash()));
+            self.header(dir, &stored.block.header);
+            stored.commit.iter().for_each(|qc| self.add(dir, qc.epoch, qc.into()));
+            let hash = stored.block.header.hash();
+            let known = *self.chain.entry(height).or_insert(hash);
             if known != hash {
-                let message =
-                    format!("{}: FORK at height {height}: {hash}, another node holds {known}", dir.display());
-                return Err(CliError::problem(message));
+                let fork = format!("FORK at height {height}: {hash}, another node holds {known}");
+                self.conflicts.push(format!("{}: {fork}", dir.display()));
             }
             height = height.next();
         }
+        Ok(())
     }
-    let heights = chain.len();
-    println!(
-        "{} votes in {} journals over {heights} final heights: no conflict",
-        audit.statements(),
-        dirs.len()
-    );
-    Ok(())
+
+    fn header(&mut self, dir: &Path, header: &types::Header) {
+        self.chain_id = Some(header.chain_id);
+        for (epoch, witness) in header_witnesses(header) {
+            self.add(dir, epoch, witness);
+        }
+    }
+
+    fn add(&mut self, dir: &Path, epoch: types::Epoch, witness: Witness) {
+        for conflict in self.audit.witness(epoch, witness) {
+            self.conflicts.push(format!("{}: {conflict}", dir.display()));
+            if let Some(evidence) = conflict.evidence {
+                self.keep(*evidence);
+            }
+        }
+    }
+
+    fn keep(&mut self, evidence: Evidence) {
+        for index in evidence.offenders() {
+            self.evidence.entry((evidence.epoch(), index)).or_insert_with(|| evidence.clone());
+        }
+    }
+}
+
+fn journal_genesis(dir: &Path) -> CliResult<Option<types::B256>> {
+    let journal_dir = if Journal::exists(dir) { dir.to_owned() } else { dir.join("journal") };
+    Journal::genesis_of(&journal_dir).map_err(failed)
 }
 
 /// The last votes of the journal's own validator, which need not have reached any certificate.
-fn audit_own_votes(audit: &mut Audit, state: &SignState) -> Result<(), Conflict> {
-    let epoch = state.epoch;
-    if let Some(vote) = &state.last_prepare {
-        audit.prepare(epoch, vote.signer, vote.statement)?;
-    }
-    if let Some(vote) = &state.last_commit {
-        audit.commit(epoch, vote.signer, vote.statement)?;
-    }
-    if let Some(timeout) = &state.last_timeout {
-        audit.timeout(epoch, timeout.signed.signer, timeout.signed.statement)?;
-    }
-    state.lock.iter().chain(&state.high_qc).try_for_each(|qc| audit.qc(qc))
+fn own_votes(state: Option<&SignState>) -> Vec<(types::Epoch, Witness)> {
+    let Some(state) = state else { return Vec::new() };
+    let mut witnesses: Vec<Witness> = Vec::new();
+    witnesses.extend(state.last_prepare.clone().map(Witness::Prepare));
+    witnesses.extend(state.last_commit.clone().map(Witness::Commit));
+    witnesses.extend(state.last_timeout.clone().map(|timeout| Witness::Timeout(timeout.signed)));
+    witnesses.extend(state.lock.iter().chain(&state.high_qc).map(Witness::from));
+    witnesses.into_iter().map(|witness| (state.epoch, witness)).collect()
 }
 
 /// Damage is a finding; everything else is in the way.

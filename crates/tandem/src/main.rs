@@ -8,6 +8,7 @@ mod db;
 mod devnet;
 mod duration;
 mod error;
+mod evidence;
 mod files;
 mod genesis;
 mod http;
@@ -90,6 +91,12 @@ enum Command {
         accepted became final, 1 could not run, 2 wrong usage, 3 something accepted was lost"
     )]
     Load(load::Args),
+    /// Check proof that validators signed what no honest validator signs.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tandem evidence verify evidence.json --genesis genesis.json"
+    )]
+    Evidence(evidence::Command),
     /// Look at a stopped node's consensus journal.
     #[command(subcommand, after_help = "Example:\n  tandem db check ./devnet/node-0/consensus")]
     Db(db::Command),
@@ -117,6 +124,7 @@ fn run(command: &Command) -> CliResult {
         Command::Executord(args) => node::executord(args),
         Command::Status(args) => status::run(args),
         Command::Load(args) => load::run(args),
+        Command::Evidence(command) => evidence::run(command),
         Command::Db(command) => db::run(command),
     }
 }

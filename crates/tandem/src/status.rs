@@ -39,8 +39,20 @@ pub struct NodeStatus {
     pub validators: Option<Presence>,
     /// The executor.
     pub engine: Engine,
+    /// Slashable acts proven to the node; versions before evidence say nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Offences>,
     /// Why consensus does not move.
     pub reasons: Vec<Reason>,
+}
+
+/// Evidence known to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offences {
+    /// Pieces that wait for a block.
+    pub pending: u64,
+    /// Validators named in final blocks.
+    pub named: u64,
 }
 
 /// How many of the set are here.
@@ -69,6 +81,17 @@ pub struct Reason {
 }
 
 impl NodeStatus {
+    /// Who was caught, in one line; `None` when nobody was.
+    pub fn evidence_line(&self) -> Option<String> {
+        let Offences { pending, named } = self.evidence.as_ref()?;
+        (*pending > 0 || *named > 0).then(|| {
+            format!(
+                "EVIDENCE: {named} validators named in final blocks, {pending} pieces wait for one \
+                 (see /consensus/v1/evidence)"
+            )
+        })
+    }
+
     /// Why the node does not move, in one line.
     pub fn reason_line(&self) -> String {
         self.reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
@@ -142,6 +165,9 @@ fn print_table(rows: &[Row]) {
             hash,
             if status.healthy { "ok".into() } else { status.reason_line() }
         );
+        if let Some(line) = status.evidence_line() {
+            println!("{:<32} {line}", "");
+        }
     }
 }
 
@@ -168,6 +194,9 @@ mod tests {
             "reasons":[{"code":"below_quorum","message":"missing 2, 3","missing":[]}]}"#;
         let status: NodeStatus = serde_json::from_str(json).unwrap();
         assert_eq!(status.reason_line(), "missing 2, 3");
+        assert_eq!(status.evidence_line(), None);
+        let caught = NodeStatus { evidence: Some(Offences { pending: 1, named: 0 }), ..status.clone() };
+        assert!(caught.evidence_line().unwrap().contains("1 pieces wait"));
         assert_eq!(status.validators.unwrap().connected, 2);
     }
 }

@@ -3,6 +3,7 @@
 
 mod chain;
 mod events;
+mod evidence;
 mod guard;
 mod status;
 mod views;
@@ -136,6 +137,7 @@ pub(crate) fn router(app: App, access: &Access) -> Router {
         .route("/consensus/v1/validators", get(chain::validators))
         .route("/consensus/v1/proposers", get(chain::proposers))
         .route("/consensus/v1/epoch", get(chain::epoch))
+        .route("/consensus/v1/evidence", get(evidence::evidence))
         .route("/consensus/v1/events", get(move |state, query| events::stream(state, query, streams.clone())))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)

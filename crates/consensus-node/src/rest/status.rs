@@ -32,8 +32,19 @@ pub(crate) struct Report {
     pub validators: Option<Presence>,
     pub engine: EngineReport,
     pub uptime_s: u64,
+    /// Slashable acts proven to this node.
+    pub evidence: Option<Offences>,
     /// Why consensus does not move, the most fundamental reason first.
     pub reasons: Vec<Reason>,
+}
+
+/// Evidence known here.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Offences {
+    /// Pieces that wait for a block.
+    pub pending: usize,
+    /// Validators that final blocks name, within the epochs evidence is valid for.
+    pub named: usize,
 }
 
 /// How much of the validator set is here.
@@ -199,6 +210,7 @@ pub(super) async fn report(app: &App) -> Report {
         validators: None,
         engine,
         uptime_s: app.0.started.elapsed().as_secs(),
+        evidence: None,
         reasons: Vec::new(),
     };
     match app.ask(move |core| Inside::of(core, &health)).await {
@@ -215,6 +227,7 @@ struct Inside {
     epoch: types::Epoch,
     presence: Presence,
     proposer: Member,
+    offences: Offences,
     reasons: Vec<Reason>,
 }
 
@@ -235,7 +248,11 @@ impl Inside {
         };
         let proposer = member(core, status.proposer);
         let reasons = reasons(core, &status, health);
-        Self { epoch: set.epoch(), presence, proposer, reasons, status }
+        let offences = Offences {
+            pending: core.replica.evidence_pending().len(),
+            named: core.replica.evidence_included().len(),
+        };
+        Self { epoch: set.epoch(), presence, proposer, offences, reasons, status }
     }
 
     fn complete(self, report: &mut Report) {
@@ -249,6 +266,7 @@ impl Inside {
         report.certified_height = Some(self.status.certified);
         report.committed_height = Some(self.status.committed);
         report.validators = Some(self.presence);
+        report.evidence = Some(self.offences);
         report.reasons = self.reasons;
     }
 }
