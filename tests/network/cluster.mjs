@@ -128,9 +128,9 @@ export class Cluster {
   /**
    * Makes the directories of a new chain, one validator per stake, and starts all of them.
    * `timing` replaces values of the genesis' timing, `clocks` runs every process under libfaketime, `before`
-   * is a command that starts them.
+   * is for each role a command that starts it.
    */
-  static async start(tandem, cables, dir, { stakes, timing = {}, epochLength, clocks = false, before = [] }) {
+  static async start(tandem, cables, dir, { stakes, timing = {}, epochLength, clocks = false, before = {} }) {
     const cluster = new Cluster();
     Object.assign(cluster, { tandem, cables, dir, nodes: stakes.length, clocks, before });
     Object.assign(cluster, { processes: new Map(), finalized: new Map() });
@@ -200,7 +200,7 @@ export class Cluster {
   startNode(node) {
     for (const role of ['executord', 'consensusd']) {
       const faked = this.clocks ? ['env', ...this.clockSettings(node)] : [];
-      const command = [...this.before, ...faked, this.tandem, role, '--config', `${this.nodeDir(node)}/node.toml`];
+      const command = [...(this.before[role] ?? []), ...faked, this.tandem, role, '--config', `${this.nodeDir(node)}/node.toml`];
       // Each of these becomes the next one in place: the child is the node's process itself.
       const args = ['netns', 'exec', `${this.cables.prefix}-node${node}`, ...command];
       this.processes.set(`${role}-${node}`, start('ip', args, this.logFile(node, role)));
