@@ -9,8 +9,9 @@
 
 use crate::disk::SignState;
 use crypto::SecretKey;
+use std::collections::VecDeque;
 use types::injected;
-use types::vote::Signed;
+use types::vote::{Signed, Statement, randao_bytes};
 use types::{
     B256, CommitVote, Domain, Epoch, PrepareVote, ProposalVote, Qc, Signature, Tc, Timeout, TimeoutReason,
     TimeoutVote, ValidatorIndex, View,
@@ -94,14 +95,18 @@ pub enum Refusal {
     },
 }
 
+/// Signatures made ahead: a prepare, a commit, a reveal, and what is left of the view before.
+const AHEAD_MAX: usize = 4;
+
 /// The signer: key, domain and sign-state.
 #[derive(Clone, Debug)]
 pub struct Safety {
     identity: Option<(ValidatorIndex, SecretKey)>,
     domain: Domain,
     state: SignState,
-    /// The last reveal signed ahead, with its epoch and view.
-    revealed: Option<(u64, View, Signature)>,
+    /// What was signed before it was asked for. Signatures are deterministic, so these are the ones that would be made
+    /// then; none leaves but through the rules below.
+    ahead: VecDeque<(Vec<u8>, Signature)>,
 }
 
 impl Safety {
@@ -122,7 +127,7 @@ impl Safety {
             high_qc: None,
             entered_by: None,
         };
-        Self { identity, domain, state: state.unwrap_or(fresh), revealed: None }
+        Self { identity, domain, state: state.unwrap_or(fresh), ahead: VecDeque::new() }
     }
 
     // Getters.
@@ -160,17 +165,36 @@ impl Safety {
     /// The RANDAO reveal for a view.
     pub fn reveal(&self, view: View) -> Result<Signature, Refusal> {
         let (_, key) = self.identity.as_ref().ok_or(Refusal::NotAValidator)?;
-        match self.revealed {
-            Some((epoch, ahead, reveal)) if (epoch, ahead) == (self.domain.epoch, view) => Ok(reveal),
-            _ => Ok(key.sign(&types::vote::randao_bytes(&self.domain, view))),
+        Ok(self.signature(key, &randao_bytes(&self.domain, view)))
+    }
+
+    // Signing ahead, while there is nothing else to do.
+
+    /// Signs the reveal of a view that this node will propose in.
+    pub fn reveal_ahead(&mut self, view: View) {
+        self.sign_ahead(randao_bytes(&self.domain, view));
+    }
+
+    /// Signs what [`Safety::prepare`] or [`Safety::commit`] will be asked for, or not: whether it may leave is decided
+    /// there, and nothing of it is remembered until then.
+    pub fn vote_ahead(&mut self, statement: &impl Statement) {
+        self.sign_ahead(statement.signing_bytes(&self.domain));
+    }
+
+    fn sign_ahead(&mut self, message: Vec<u8>) {
+        let Some((_, key)) = &self.identity else { return };
+        if self.ahead.iter().all(|(signed, _)| *signed != message) {
+            let signature = key.sign(&message);
+            if self.ahead.len() >= AHEAD_MAX {
+                self.ahead.pop_front();
+            }
+            self.ahead.push_back((message, signature));
         }
     }
 
-    /// Signs the reveal of a view before it is asked for. It is no vote, and there is only one for each view.
-    pub fn reveal_ahead(&mut self, view: View) {
-        if let Ok(reveal) = self.reveal(view) {
-            self.revealed = Some((self.domain.epoch, view, reveal));
-        }
+    fn signature(&self, key: &SecretKey, message: &[u8]) -> Signature {
+        let ahead = self.ahead.iter().find(|(signed, _)| signed == message);
+        ahead.map_or_else(|| key.sign(message), |(_, signature)| *signature)
     }
 
     // Inputs that sign nothing.
@@ -322,8 +346,9 @@ impl Safety {
         }
     }
 
-    fn sign<S: types::vote::Statement>(&self, statement: S) -> Result<Signed<S>, Refusal> {
-        let (index, key) = self.identity.as_ref().ok_or(Refusal::NotAValidator)?;
-        Ok(Signed::new(statement, *index, key, &self.domain))
+    fn sign<S: Statement>(&self, statement: S) -> Result<Signed<S>, Refusal> {
+        let (signer, key) = self.identity.as_ref().ok_or(Refusal::NotAValidator)?;
+        let signature = self.signature(key, &statement.signing_bytes(&self.domain));
+        Ok(Signed { statement, signer: *signer, signature })
     }
 }

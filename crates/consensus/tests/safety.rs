@@ -6,8 +6,8 @@ use consensus::{Refusal, Safety};
 use crypto::SecretKey;
 use types::vote::Signed;
 use types::{
-    Address, B256, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, RejectionCode, Stake, Tc, Timeout,
-    TimeoutReason, Validator, ValidatorIndex, ValidatorSet, View,
+    Address, B256, CommitVote, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, RejectionCode, Stake, Tc,
+    Timeout, TimeoutReason, Validator, ValidatorIndex, ValidatorSet, View,
 };
 
 const GENESIS: B256 = B256::repeat_byte(0x11);
@@ -247,16 +247,32 @@ fn a_node_without_a_key_signs_nothing() {
 }
 
 #[test]
-fn a_reveal_signed_ahead_is_the_one_of_its_view_and_of_no_other() {
+fn what_is_signed_ahead_is_what_would_be_signed_and_allows_nothing() {
     let network = Network::new(&[1, 1, 1]);
-    let (mut ahead, in_time) = (network.signer(0), network.signer(0));
-    for signed_for in [2, 1, 3] {
-        ahead.reveal_ahead(view(signed_for));
-        for asked in 1..=3 {
-            assert_eq!(ahead.reveal(view(asked)), in_time.reveal(view(asked)), "view {asked}");
-        }
+    let (mut ahead, mut in_time) = (network.signer(0), network.signer(0));
+    let (first, second) = (link((0, GENESIS), 1, 1, B1), link((0, GENESIS), 1, 1, B2));
+    let commit = CommitVote { view: view(1), height: Height::new(1), block_hash: B1 };
+    for statement in [first, second] {
+        ahead.vote_ahead(&statement);
     }
+    ahead.vote_ahead(&commit);
+    (1..=3).for_each(|number| ahead.reveal_ahead(view(number)));
     assert_eq!(ahead.state(), in_time.state(), "no vote was cast");
+
+    for number in 1..=3 {
+        assert_eq!(ahead.reveal(view(number)), in_time.reveal(view(number)));
+    }
+    let vote = ahead.prepare(view(1), first, None, None).unwrap();
+    assert_eq!(vote, in_time.prepare(view(1), first, None, None).unwrap());
+    assert!(vote.verify(&network.set, &network.domain));
+    let refused = ahead.prepare(view(1), second, None, None);
+    assert_eq!(refused, Err(Refusal::AlreadyPrepared { last: view(1) }), "although it is signed");
+    let qc = network.qc(&[0, 1].map(|i| forged(&network, i, first))).unwrap();
+    assert_eq!(ahead.commit(&qc), in_time.commit(&qc));
+    ahead.vote_ahead(&CommitVote { view: view(2), ..commit });
+    ahead.timeout(view(2), TimeoutReason::Expired).unwrap();
+    let qc = network.qc(&[0, 1].map(|i| forged(&network, i, link((1, B1), 2, 2, B2)))).unwrap();
+    assert_eq!(ahead.commit(&qc), Err(Refusal::TimedOut { last: view(2) }));
 }
 
 #[test]

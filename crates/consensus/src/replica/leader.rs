@@ -58,15 +58,6 @@ impl Replica {
         });
     }
 
-    /// Does what the next view's proposer can do before that view begins. Call it when everything was sent that others
-    /// wait for: once the own vote in this view is out, nothing is to do until theirs arrive.
-    pub fn work_ahead(&mut self) {
-        let next = self.view().next();
-        if self.safety.last_prepared_view() == self.view() && self.index() == Some(self.proposer(next)) {
-            self.safety.reveal_ahead(next);
-        }
-    }
-
     pub(super) fn leader_deadline(&self) -> Option<u64> {
         match &self.leader.as_ref()?.stage {
             Stage::Waiting { until_ms } | Stage::Retrying { until_ms } => Some(*until_ms),

@@ -10,6 +10,7 @@
 //! - Nothing unverified is stored: certificates are checked before they are learnt, blocks before they enter the tree.
 //! - Every collection is bounded by the validator set, a window of views, or [`crate::tree::NODES_MAX`].
 
+mod ahead;
 mod catchup;
 mod evidence;
 mod executor;

@@ -217,14 +217,7 @@ impl Replica {
     }
 
     fn prepare(&mut self, now: Now, header: &Header, block_hash: B256) {
-        let source = header.source();
-        let link = PrepareVote {
-            source_view: source.view,
-            source_hash: source.block_hash,
-            target_view: header.view,
-            height: header.height,
-            block_hash,
-        };
+        let link = link_to(header, block_hash);
         let qc = match &header.justify {
             Justify::Prepare(qc) => Some(qc),
             Justify::Genesis | Justify::EpochBoundary(_) => None,
@@ -234,5 +227,17 @@ impl Replica {
             self.broadcast(ConsensusMessage::Prepare(self.epoch(), vote.clone()));
             self.count_prepare(now, vote);
         }
+    }
+}
+
+/// What a prepare vote for a block in the view it was made in says.
+pub(super) fn link_to(header: &Header, block_hash: B256) -> PrepareVote {
+    let source = header.source();
+    PrepareVote {
+        source_view: source.view,
+        source_hash: source.block_hash,
+        target_view: header.view,
+        height: header.height,
+        block_hash,
     }
 }
