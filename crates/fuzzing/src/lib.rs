@@ -12,6 +12,7 @@ mod certificates;
 mod codec;
 mod execution_inputs;
 mod files;
+mod light;
 mod reader;
 mod replica;
 mod rpc;
@@ -19,6 +20,8 @@ mod seeds;
 
 #[path = "../../sim/tests/lab/mod.rs"]
 mod lab;
+#[path = "../../light-client/tests/chain/mod.rs"]
+mod light_chain;
 
 pub use seeds::seeds;
 
@@ -52,6 +55,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "payload", run: execution_inputs::payload },
     Target { name: "transaction", run: execution_inputs::transaction },
     Target { name: "rpc", run: rpc::request },
+    Target { name: "light_client", run: light::light_client },
+    Target { name: "light_files", run: light::light_files },
     Target { name: "replica", run: replica::replica },
 ];
 

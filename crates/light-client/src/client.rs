@@ -173,6 +173,16 @@ impl LightClient {
         }
     }
 
+    /// The way down from the head with its header from anywhere, also where the head is the checkpoint itself.
+    pub fn ancestors_of_head(&self, header: &Header) -> Result<Ancestors, Refusal> {
+        let Proven { height, block_hash: expected, .. } = self.head;
+        let found = header.hash();
+        if found != expected {
+            return Err(Refusal::NotTheParent { height, expected, found, found_height: header.height });
+        }
+        Ok(Ancestors::below(header))
+    }
+
     /// The way down from the head; `None` while the head is the checkpoint itself, whose parent nobody knows.
     pub fn ancestors(&self) -> Option<Ancestors> {
         self.header().map(Ancestors::below)

@@ -205,12 +205,12 @@ pub enum Refusal {
     },
     /// Not the next ancestor.
     #[error(
-        "the parent at height {height} is {expected}, the header given is {found} at height {found_height}"
+        "the block at height {height} is {expected}, the header given is {found} at height {found_height}"
     )]
     NotTheParent {
         /// Height asked for.
         height: Height,
-        /// Hash its child names.
+        /// Its proven hash.
         expected: B256,
         /// Hash of the header given.
         found: B256,

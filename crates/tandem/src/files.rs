@@ -11,9 +11,14 @@ const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// Reads a text file.
 pub fn read_text(path: &Path) -> CliResult<String> {
+    read_text_within(path, TEXT_BYTES_MAX)
+}
+
+/// Reads the beginning of a text file, at most so many bytes.
+pub fn read_text_within(path: &Path, bytes_max: u64) -> CliResult<String> {
     let mut text = String::new();
     File::open(path)
-        .and_then(|file| file.take(TEXT_BYTES_MAX).read_to_string(&mut text))
+        .and_then(|file| file.take(bytes_max).read_to_string(&mut text))
         .map_err(CliError::while_trying(format!("read {}", path.display())))?;
     Ok(text)
 }

@@ -89,6 +89,7 @@ impl Url {
 pub struct Connection {
     url: Url,
     timeout: Duration,
+    body_bytes_max: usize,
     stream: Option<TcpStream>,
     received: Vec<u8>,
 }
@@ -105,7 +106,13 @@ pub struct Response {
 impl Connection {
     /// A connection to `url`'s server; every exchange takes at most `timeout`.
     pub fn new(url: Url, timeout: Duration) -> Self {
-        Self { url, timeout, stream: None, received: Vec::new() }
+        Self { url, timeout, body_bytes_max: BODY_BYTES_MAX, stream: None, received: Vec::new() }
+    }
+
+    /// Refuses longer bodies than this.
+    #[must_use]
+    pub fn with_body_limit(self, body_bytes_max: usize) -> Self {
+        Self { body_bytes_max, ..self }
     }
 
     /// Where it goes.
@@ -141,7 +148,7 @@ impl Connection {
         stream.write_all(request).await?;
         let head = loop {
             if let Some(end) = find(&self.received, b"\r\n\r\n") {
-                break Head::parse(&self.received[..end + 2], end + 4)?;
+                break Head::parse(&self.received[..end + 2], end + 4, self.body_bytes_max)?;
             }
             if self.received.len() > HEAD_BYTES_MAX {
                 return Err(bad("the response's head is longer than 64 KiB"));
@@ -155,7 +162,7 @@ impl Connection {
                 }
                 self.received[head.bytes..head.bytes + length].to_vec()
             }
-            Body::Chunked => read_chunks(stream, &mut self.received, head.bytes).await?,
+            Body::Chunked => read_chunks(stream, &mut self.received, head.bytes, self.body_bytes_max).await?,
         };
         if head.close {
             self.stream = None;
@@ -178,7 +185,7 @@ struct Head {
 
 impl Head {
     /// Parses the lines of a head that takes `bytes` with its empty line.
-    fn parse(text: &[u8], bytes: usize) -> io::Result<Self> {
+    fn parse(text: &[u8], bytes: usize, body_bytes_max: usize) -> io::Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| bad("the response's head is not text"))?;
         let mut lines = text.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
@@ -188,8 +195,8 @@ impl Head {
             let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
                 let length: usize = value.parse().map_err(|_| bad("unreadable Content-Length"))?;
-                if length > BODY_BYTES_MAX {
-                    return Err(bad("the response is longer than 256 MiB"));
+                if length > body_bytes_max {
+                    return Err(too_long(body_bytes_max));
                 }
                 head.body = Body::Length(length);
             } else if name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked")
@@ -211,20 +218,28 @@ async fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result
     }
 }
 
-async fn read_chunks(stream: &mut TcpStream, received: &mut Vec<u8>, start: usize) -> io::Result<Vec<u8>> {
+async fn read_chunks(
+    stream: &mut TcpStream,
+    received: &mut Vec<u8>,
+    start: usize,
+    body_bytes_max: usize,
+) -> io::Result<Vec<u8>> {
     let (mut position, mut body) = (start, Vec::new());
     loop {
         let line_end = loop {
             match find(&received[position..], b"\r\n") {
                 Some(end) => break position + end,
+                None if received.len() - position > HEAD_BYTES_MAX => {
+                    return Err(bad("a chunk's head is longer than 64 KiB"));
+                }
                 None => read_more(stream, received).await?,
             }
         };
         let digits = std::str::from_utf8(&received[position..line_end]).unwrap_or_default();
         let digits = digits.split(';').next().unwrap_or_default().trim();
         let length = usize::from_str_radix(digits, 16).map_err(|_| bad("unreadable chunk length"))?;
-        if length.saturating_add(body.len()) > BODY_BYTES_MAX {
-            return Err(bad("the response is longer than 256 MiB"));
+        if length.saturating_add(body.len()) > body_bytes_max {
+            return Err(too_long(body_bytes_max));
         }
         let (from, to) = (line_end + 2, line_end + 2 + length);
         while received.len() < to + 2 {
@@ -240,6 +255,10 @@ async fn read_chunks(stream: &mut TcpStream, received: &mut Vec<u8>, start: usiz
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn too_long(body_bytes_max: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the response is longer than {body_bytes_max} bytes"))
 }
 
 fn bad(text: &'static str) -> io::Error {

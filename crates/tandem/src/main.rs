@@ -20,6 +20,7 @@ mod node_file;
 mod procfs;
 mod rpc;
 mod status;
+mod verify;
 
 const _: () = assert!(!types::mutation::POSSIBLE, "a node must not be built with injected bugs");
 
@@ -84,6 +85,13 @@ enum Command {
         all healthy, 1 a node does not answer, 2 wrong usage, 3 a node is not healthy"
     )]
     Status(status::Args),
+    /// Prove what a node says is final, from a checkpoint you trust, with headers and certificates only.
+    #[command(
+        after_help = "Examples:\n  tandem verify checkpoint --genesis genesis.json --out trusted.json\n  tandem verify \
+        --from trusted.json --rpc http://127.0.0.1:5052 --out trusted.json\n  tandem verify --from 0x5f1c... --height \
+        1200\n\nExit codes: 0 proven, 1 no answer, 2 wrong usage, 3 the node's answers prove nothing or the contrary"
+    )]
+    Verify(verify::Args),
     /// Send transactions as fast as a chain takes them, and measure it. Works with any Ethereum JSON-RPC node.
     #[command(
         after_help = "Examples:\n  tandem load --txs 60000 --connections 32\n  tandem load --rate 500 --duration 300 \
@@ -123,6 +131,7 @@ fn run(command: &Command) -> CliResult {
         Command::Consensusd(args) => node::consensusd(args),
         Command::Executord(args) => node::executord(args),
         Command::Status(args) => status::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Load(args) => load::run(args),
         Command::Evidence(command) => evidence::run(command),
         Command::Db(command) => db::run(command),

@@ -177,6 +177,11 @@ impl ValidatorSet {
         self.id
     }
 
+    /// The share of stake a certificate needs.
+    pub fn rule(&self) -> QuorumRule {
+        self.rule
+    }
+
     /// Number of members. For sizing bitmaps only, never for quorums.
     pub fn len(&self) -> usize {
         self.validators.len()

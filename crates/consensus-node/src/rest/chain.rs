@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::sync::Arc;
-use types::{B256, Block, CommitQc, Epoch, Height, View};
+use types::{B256, Block, CommitQc, Epoch, Height, ValidatorSet, View};
 use views::Standing;
 
 /// Headers in one list.
@@ -50,7 +50,7 @@ impl FromStr for BlockId {
     }
 }
 
-fn height(text: &str) -> Result<Height, ApiError> {
+pub(super) fn height(text: &str) -> Result<Height, ApiError> {
     let refused = || ApiError::bad_request("a height is a decimal number below 2^64");
     // `parse` would also take a leading plus sign.
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -184,6 +184,7 @@ pub(super) async fn validators(State(app): State<App>, query: EpochParameters) -
         "validator_set_id": set.id(),
         "total_stake": set.total(),
         "required_stake": set.quorum(),
+        "quorum": set.rule(),
         "validators": members,
     })))
 }
@@ -252,6 +253,18 @@ fn check_epoch(query: EpochParameters, current: Epoch) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The set of an epoch, as far as it is stored.
+pub(super) fn set_of(core: &Core<'_>, epoch: Epoch) -> Result<Arc<ValidatorSet>, ApiError> {
+    let set = core.replica.validators();
+    if set.epoch() == epoch {
+        return Ok(set.clone());
+    }
+    Err(ApiError::not_found(format!(
+        "the validators of epoch {epoch} are not known here; the current epoch is {}",
+        set.epoch()
+    )))
 }
 
 fn find(core: &Core<'_>, id: BlockId, genesis: B256) -> Result<Option<Found>, ApiError> {

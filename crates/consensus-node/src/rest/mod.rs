@@ -5,6 +5,7 @@ mod chain;
 mod events;
 mod evidence;
 mod guard;
+mod proofs;
 mod status;
 mod views;
 
@@ -133,6 +134,7 @@ pub(crate) fn router(app: App, access: &Access) -> Router {
         .route("/consensus/v1/headers", get(chain::recent))
         .route("/consensus/v1/headers/{id}", get(chain::header))
         .route("/consensus/v1/commit/{height}", get(chain::commit))
+        .route("/consensus/v1/update/{height}", get(proofs::update))
         .route("/consensus/v1/decision/{height}", get(chain::decision))
         .route("/consensus/v1/validators", get(chain::validators))
         .route("/consensus/v1/proposers", get(chain::proposers))
