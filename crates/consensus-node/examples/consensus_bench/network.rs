@@ -252,7 +252,7 @@ fn genesis(keys: &[SecretKey]) -> Result<Genesis> {
                 "address": Address::left_padding_from(&(index as u64 + 1).to_be_bytes()),
                 "public_key": key.public_key(),
                 "proof_of_possession": key.prove_possession(),
-                "stake": "100",
+                "stake": "32000000000000000000",
             })
         })
         .collect();
