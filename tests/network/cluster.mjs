@@ -12,6 +12,8 @@ const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const REQUEST_TIMEOUT_MS = 5_000;
 const CHAIN_ID = 4242;
+/** Stakes are given in coins and written in wei. */
+const COIN = 10n ** 18n;
 const run = promisify(execFile);
 
 /** Everything started here, so that nothing outlives the tests. `run` ends what this process cannot. */
@@ -151,7 +153,7 @@ export class Cluster {
     const options = [];
     for (const [node, stake] of stakes.entries()) {
       const owner = `0x${(0xa0 + node).toString(16).padStart(40, '0')}`;
-      await tool(this.tandem, ['keys', 'new', '--out', this.keyFile(node), '--address', owner, '--stake', `${stake}`]);
+      await tool(this.tandem, ['keys', 'new', '--out', this.keyFile(node), '--address', owner, '--stake', `${BigInt(stake) * COIN}`]);
       options.push('--validator', this.keyFile(node).replace('.json', '.pub.json'));
     }
     const genesis = `${this.dir}/genesis.json`;
@@ -356,7 +358,8 @@ export class Cluster {
     const code = await start(this.tandem, args, log).exited;
     const text = readFileSync(log, 'utf8').trim();
     assert(code === 0, `load ended with ${code}: ${text.slice(-300)}`);
-    return JSON.parse(text.split('\n').at(-1));
+    // What it says on the way is in the same file.
+    return JSON.parse(text.split('\n').findLast((line) => line.startsWith('{')));
   }
 
   /** Stops everything as an operator does. Whole journals and no two votes that contradict each other, or an error. */
