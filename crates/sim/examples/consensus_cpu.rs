@@ -94,7 +94,7 @@ struct Network {
 
 impl Network {
     fn new(count: usize) -> Result<Self> {
-        let keys: Vec<SecretKey> = (0..count as u64).map(|i| key(i)).collect();
+        let keys: Vec<SecretKey> = (0..count as u64).map(key).collect();
         let genesis = genesis(&keys)?;
         let mut network = Self {
             rng: ChaCha8Rng::seed_from_u64(count as u64),

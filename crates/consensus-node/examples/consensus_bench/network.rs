@@ -55,6 +55,7 @@ impl Network {
     pub async fn start(args: &Args) -> Result<Self> {
         let dir = args.dir.join(format!("consensus-bench-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
+        fs::create_dir_all(socket_dir())?;
         let keys: Vec<SecretKey> = (0..args.validators).map(|_| SecretKey::generate()).collect();
         let genesis = genesis(&keys)?;
         fs::write(dir.join("genesis.json"), serde_json::to_vec(&genesis)?)?;
@@ -73,8 +74,7 @@ impl Network {
                 peers: peers.clone(),
                 rest_listen: ports[1],
                 metrics_listen: ports[2],
-                // A name in the abstract of /tmp: paths of sockets are short.
-                engine_endpoint: Endpoint::Unix(socket_path(index)),
+                engine_endpoint: Endpoint::Unix(socket_dir().join(format!("{index}.sock"))),
                 jwt_secret: home.canonicalize()?.join("jwt.hex"),
                 ..Config::default()
             };
@@ -159,6 +159,7 @@ impl Network {
         }
         self.nodes.clear();
         let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_dir_all(socket_dir());
     }
 }
 
@@ -238,8 +239,9 @@ fn spawn(args: &Args, home: &Path, config: &Config) -> Result<Child> {
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
 }
 
-fn socket_path(index: usize) -> PathBuf {
-    std::env::temp_dir().join(format!("consensus-bench-{}-{index}.sock", std::process::id()))
+/// Paths of sockets have to be short, whatever directory is measured.
+fn socket_dir() -> PathBuf {
+    std::env::temp_dir().join(format!("consensus-bench-{}", std::process::id()))
 }
 
 /// Equal stake, no pause between blocks, timers that do not matter.
