@@ -278,6 +278,12 @@ impl Lab {
         block
     }
 
+    /// Learns of a block made elsewhere, so that others can be made on it.
+    pub fn adopt(&mut self, block: &Block) {
+        self.oracle.new_payload(block).unwrap();
+        self.mixes.insert(block.header.hash(), block.system_inputs.randao_mix);
+    }
+
     /// A chain of blocks on the genesis, one per view from 1, each with its prepare certificate.
     pub fn chain(&mut self, length: u64) -> Vec<(Block, Qc)> {
         let mut chain: Vec<(Block, Qc)> = Vec::new();
