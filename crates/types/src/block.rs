@@ -98,7 +98,7 @@ impl Header {
 
 /// What consensus tells the executor beside the payload; applied after the last lane.
 ///
-/// Version 1 executes `randao_mix`. The other fields are part of the frozen format and must be empty until the
+/// `randao_mix` and `evidence` (C-8.4) are active. The other fields are part of the frozen format and must be empty until the
 /// rules that fill them are active.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct SystemInputs {
