@@ -7,10 +7,11 @@ use crate::{
 };
 use alloy_primitives::{Address, U256};
 use staking::{REGISTRY, Registry, StakingRules};
+use std::collections::{BTreeMap, btree_map::Entry};
 use std::sync::Arc;
 use types::evidence::Evidence;
 use types::limits::EVIDENCE_PER_BLOCK_MAX;
-use types::{Epoch, Validator, ValidatorSet};
+use types::{Epoch, Validator, ValidatorSet, ValidatorSetError};
 
 /// What happened after the last transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,8 +57,10 @@ impl SystemStep {
                 "{count} pieces of evidence, at most {EVIDENCE_PER_BLOCK_MAX} are allowed"
             )));
         }
+        // A set's keys are points to be checked: once per epoch.
+        let mut sets = BTreeMap::new();
         for (index, bytes) in evidence.iter().enumerate() {
-            step.judge(rules, bytes, state).map_err(|error| match error {
+            step.judge(rules, bytes, &mut sets, state).map_err(|error| match error {
                 Judgement::Proves(nothing) => invalid(format!("evidence {index}: {nothing}")),
                 Judgement::View(error) => error.into(),
             })?;
@@ -65,26 +68,41 @@ impl SystemStep {
         Ok(step)
     }
 
-    fn judge(&mut self, rules: &Rules, bytes: &[u8], state: &mut BlockState<'_>) -> Result<(), Judgement> {
+    fn judge(
+        &mut self,
+        rules: &Rules,
+        bytes: &[u8],
+        sets: &mut BTreeMap<Epoch, ValidatorSet>,
+        state: &mut BlockState<'_>,
+    ) -> Result<(), Judgement> {
         let evidence = Evidence::decode(bytes).map_err(|error| Judgement::Proves(error.to_string()))?;
         let Some(staking) = &self.rules else {
             return Err(Judgement::Proves("a chain without validators has nobody to judge".into()));
         };
         let epoch = evidence.epoch();
-        let mut words = BlockWords(state);
-        let mut registry = Registry::at(staking, self.height, &mut words);
-        let Some(members) = registry.validator_set(epoch)? else {
-            // A proposer cannot tell a set that is not kept any more from one it holds itself, so this is no fault.
-            // Of an epoch that is not there yet nobody can know the set.
-            return match epoch <= registry.epoch() {
-                true => Ok(()),
-                false => Err(Judgement::Proves(format!("epoch {epoch} has no validator set yet"))),
-            };
+        let set = match sets.entry(epoch) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let mut words = BlockWords(state);
+                let mut registry = Registry::at(staking, self.height, &mut words);
+                let Some(members) = registry.validator_set(epoch)? else {
+                    // A proposer cannot tell a set that is not kept any more from one it holds itself, so this is no
+                    // fault. Of an epoch that is not there yet nobody can know the set.
+                    return match epoch <= registry.epoch() {
+                        true => Ok(()),
+                        false => Err(Judgement::Proves(format!("epoch {epoch} has no validator set yet"))),
+                    };
+                };
+                let set = ValidatorSet::new(epoch, members, rules.quorum());
+                let corrupt = |error: ValidatorSetError| ViewError::Corrupt {
+                    what: "validator set",
+                    reason: error.to_string(),
+                };
+                entry.insert(set.map_err(corrupt)?)
+            }
         };
-        let set = ValidatorSet::new(epoch, members, rules.quorum())
-            .map_err(|error| ViewError::Corrupt { what: "validator set", reason: error.to_string() })?;
         let offenders =
-            evidence.verify(&set, &rules.domain()).map_err(|error| Judgement::Proves(error.to_string()))?;
+            evidence.verify(set, &rules.domain()).map_err(|error| Judgement::Proves(error.to_string()))?;
         let named = offenders.into_iter().filter_map(|index| set.get(index));
         self.guilty.extend(named.map(|validator| (epoch, validator.address)));
         Ok(())

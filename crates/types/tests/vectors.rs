@@ -166,7 +166,7 @@ fn genesis_canonical() -> String {
         r#""empty_block_interval_ms":1000,"work_ms":300}"#
     );
     let staking = concat!(
-        r#"{"max_candidates":512,"max_validators":128,"min_stake":"1000000000000000000","#,
+        r#"{"max_candidates":512,"max_validators":128,"min_stake":"1","#,
         r#""slash_basis_points":500,"stake_change_cap_denominator":4,"stake_change_cap_numerator":1,"#,
         r#""unbonding_epochs":16}"#
     );

@@ -1,13 +1,19 @@
 //! Build, validate, finalize, with restarts in between.
 
-use super::harness::{Harness, proposed, request, transfer, valid};
+use super::harness::{Harness, Proposed, proposed, request, transfer, valid};
 use crate::fault::Fault;
 use crate::tree::UNFINALIZED_BLOCKS_MAX;
-use alloy_primitives::B256;
+use alloy_consensus::TxEip1559;
+use alloy_primitives::{B256, Bytes, TxKind, U256};
+use alloy_sol_types::SolCall;
 use execution::StateView;
+use execution::testing::TestKey;
+use staking::{REGISTRY, abi::IValidatorRegistry as abi};
 use std::time::Instant;
 use types::engine::{EngineError, Forkchoice, PayloadStatus};
-use types::{Height, RejectionCode};
+use types::evidence::{Evidence, Witness};
+use types::vote::Signed;
+use types::{CommitVote, Epoch, Height, RejectionCode, Validator, ValidatorIndex, View};
 
 fn nonce(harness: &Harness, key: u64) -> u64 {
     let (_, state) = harness.chain.head_state().unwrap();
@@ -237,6 +243,105 @@ fn what_is_final_is_answered_again_after_consensus_restarts() {
         harness.executor.forkchoice(&forkchoice(zero, zero, zero)).unwrap().state.height,
         Height::new(2)
     );
+}
+
+/// What the executor says about the set after next when it is given the block.
+fn next_set(harness: &mut Harness, block: &Proposed) -> Option<Vec<Validator>> {
+    match harness.validate(block) {
+        PayloadStatus::Valid { next_validators, .. } => next_validators,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_last_block_of_an_epoch_names_the_set_after_next_whenever_it_is_asked_about() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut harness = Harness::open(here.path());
+    let secret = crypto::SecretKey::from_seed(&[8; 32]);
+    let input = abi::registerCall {
+        pubkey: Bytes::copy_from_slice(&secret.public_key().0),
+        proofOfPossession: Bytes::copy_from_slice(&secret.prove_possession().0),
+    };
+    let owner = TestKey::new(0);
+    harness.pool([owner.sign(TxEip1559 {
+        chain_id: super::harness::CHAIN,
+        gas_limit: 1_000_000,
+        max_fee_per_gas: 100_000_000_000,
+        to: TxKind::Call(REGISTRY),
+        value: U256::from(10).pow(U256::from(18)),
+        input: input.abi_encode().into(),
+        ..Default::default()
+    })]);
+    let founders = harness.chain.genesis().validator_set().unwrap().validators().to_vec();
+    let mut blocks: Vec<Proposed> = Vec::new();
+    for height in 1..=64 {
+        let parent = blocks.last().map_or(harness.genesis_hash(), Proposed::hash);
+        blocks.push(harness.propose(parent, height, height));
+        let set = next_set(&mut harness, &blocks[height as usize - 1]);
+        assert_eq!(set.is_some(), height % 32 == 0, "at height {height}");
+        if height < 62 {
+            harness.finalize(blocks[height as usize - 1].hash());
+        }
+    }
+    // The founder of this chain has 1 wei; who registered with a coin follows by the cap, one wei at a time.
+    let first = next_set(&mut harness, &blocks[31]).unwrap();
+    assert_eq!((first.len(), &first[0]), (2, &founders[0]));
+    assert_eq!((first[1].address, first[1].public_key), (owner.address(), secret.public_key()));
+    let second = next_set(&mut harness, &blocks[63]).unwrap();
+    assert_ne!(first, second);
+    harness.finalize(blocks[63].hash());
+    for reopened in [false, true] {
+        if reopened {
+            drop(harness);
+            harness = Harness::open(here.path());
+        }
+        assert_eq!(next_set(&mut harness, &blocks[31]), Some(first.clone()), "final for long");
+        assert_eq!(next_set(&mut harness, &blocks[63]), Some(second.clone()), "the head");
+        assert_eq!(next_set(&mut harness, &blocks[62]), None);
+    }
+    // Another executor, which executes instead of building, says the same.
+    let mut other = Harness::open(there.path());
+    for block in &blocks {
+        let expected = next_set(&mut harness, block);
+        assert_eq!(next_set(&mut other, block), expected);
+    }
+    assert_eq!(next_set(&mut other, &blocks[31]), Some(first), "not final yet");
+}
+
+#[test]
+fn a_block_with_evidence_that_proves_nothing_is_refused_for_its_system_inputs() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let domain = harness.chain.rules().domain();
+    let secret = crypto::SecretKey::from_seed(&[7; 32]);
+    let evidence = |secret: &crypto::SecretKey| {
+        let vote = |byte| {
+            let statement = CommitVote {
+                view: View::new(3),
+                height: Height::new(1),
+                block_hash: B256::repeat_byte(byte),
+            };
+            Witness::Commit(Signed::new(statement, ValidatorIndex::ZERO, secret, &domain))
+        };
+        types::encode(&Evidence::new(Epoch::ZERO, vote(1), vote(2)).unwrap())
+    };
+    let mut request = request(harness.genesis_hash(), 1, 1);
+    request.system_inputs.evidence = vec![evidence(&secret)];
+    let built = harness.executor.build(&request).unwrap();
+    let good = proposed(&request, built.clone());
+    assert_eq!(harness.validate(&good), valid(&good));
+    // Built with other system inputs, so executed for itself, with another outcome.
+    let mut without = good.clone();
+    without.inputs.evidence.clear();
+    without.header.system_inputs_hash = without.inputs.hash();
+    let PayloadStatus::Valid { state_hash, .. } = harness.validate(&without) else { panic!() };
+    assert_ne!(state_hash, good.header.state_hash);
+    request.system_inputs.evidence = vec![evidence(&crypto::SecretKey::from_seed(&[9; 32]))];
+    assert!(matches!(harness.executor.build(&request), Err(EngineError::Illegal(_))));
+    let forged = proposed(&request, built);
+    let PayloadStatus::Invalid { code, reason } = harness.validate(&forged) else { panic!() };
+    assert_eq!(code, RejectionCode::BadSystemInputs);
+    assert!(reason.contains("a signature does not verify"), "{reason}");
 }
 
 #[test]

@@ -50,7 +50,9 @@ async fn a_node_serves_the_engine_and_goes_on_where_it_stopped() {
     let engine = client(&node, &config).await;
     let genesis_hash = node.chain().genesis_hash();
     assert_eq!(engine.finalized_state().await.unwrap().block_hash, genesis_hash);
-    assert_eq!(engine.validator_set(Epoch::new(3)).await.unwrap().len(), 1);
+    assert_eq!(engine.validator_set(Epoch::new(1)).await.unwrap().len(), 1);
+    let early = engine.validator_set(Epoch::new(3)).await;
+    assert!(matches!(&early, Err(EngineError::Illegal(reason)) if reason.contains("64")), "{early:?}");
 
     // A waiting proposer is woken by a transaction.
     let waiting = engine.clone();

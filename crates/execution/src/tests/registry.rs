@@ -28,6 +28,7 @@ fn chain() -> Chain {
         genesis.tandem.validators = (0..4).map(validator).collect();
         genesis.tandem.epoch_length = EPOCH;
         genesis.tandem.staking.unbonding_epochs = 4;
+        genesis.tandem.staking.min_stake = Stake::new(COIN);
         genesis.check().unwrap();
     })
 }
