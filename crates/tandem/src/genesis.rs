@@ -25,7 +25,7 @@ const WEI_PER_COIN: u64 = 1_000_000_000_000_000_000;
 pub const BASE_FEE_WEI: u64 = 1_000_000_000;
 /// Heights per epoch unless told otherwise.
 pub const EPOCH_LENGTH: u64 = 32;
-/// Least stake of a validator: one coin.
+/// Least stake of a validator, unless the first ones have less: one coin.
 const MIN_STAKE: u128 = WEI_PER_COIN as u128;
 const PAYLOAD_BYTES: u64 = 4 << 20;
 
@@ -109,6 +109,8 @@ pub fn run(command: &Command) -> CliResult {
 
 /// Builds and checks a genesis.
 pub fn build(parameters: Parameters) -> CliResult<Genesis> {
+    let smallest = parameters.validators.iter().map(|validator| validator.stake).min();
+    let min_stake = smallest.unwrap_or(Stake::new(MIN_STAKE)).min(Stake::new(MIN_STAKE));
     let genesis = Genesis {
         config: ChainConfig { chain_id: parameters.chain_id, other: BTreeMap::new() },
         timestamp: parameters.timestamp,
@@ -120,7 +122,7 @@ pub fn build(parameters: Parameters) -> CliResult<Genesis> {
             validators: parameters.validators,
             quorum: QuorumRule::default(),
             epoch_length: parameters.epoch_length,
-            staking: Staking { min_stake: Stake::new(MIN_STAKE), ..Staking::default() },
+            staking: Staking { min_stake, ..Staking::default() },
             timing: parameters.timing,
             payload_bytes_max: PAYLOAD_BYTES,
             forks: BTreeMap::new(),

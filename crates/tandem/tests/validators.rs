@@ -185,13 +185,14 @@ fn genesis() -> Value {
             "proof_of_possession": key(n).prove_possession(), "stake": (coins * COIN).to_string(),
         })
     };
+    let validators = [(0, 400), (1, 200), (2, 200), (3, 200)].map(validator);
     json!({
         "config": {"chainId": CHAIN},
         "timestamp": "0x65000000",
         "gasLimit": "0x3938700",
         "alloc": alloc,
         "tandem": {
-            "validators": [(0, 400), (1, 200), (2, 200), (3, 200)].map(validator),
+            "validators": validators,
             "epoch_length": EPOCH,
             "timing": {"block_interval_ms": 50, "empty_block_interval_ms": 50},
         },
