@@ -1,6 +1,7 @@
 //! What consensus needs from a disk (C-7). Two implementations: the `journal` crate and the simulator's disk.
 
 use crate::evidence::StoredEvidence;
+use crate::restraint::Restraint;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
 use types::vote::Signed;
@@ -49,6 +50,8 @@ pub enum Record {
     },
     /// Evidence that waits for a block, or that a block holds which is just becoming final.
     Evidence(Box<StoredEvidence>),
+    /// Something more that restrains signing: an alarm, a floor. Added to what is there ([`Restraint::tighten`]).
+    Restraint(Box<Restraint>),
 }
 
 /// Proof that a batch of records is on disk. Only a [`Disk`] makes one, after its fsync.
@@ -76,6 +79,8 @@ pub struct Recovered {
     /// Evidence stored lately, oldest first: at least all of the last [`types::limits::EVIDENCE_EPOCHS_MAX`] epochs, as
     /// far as the disk's bound allows.
     pub evidence: Vec<StoredEvidence>,
+    /// What restrains signing beside the sign-state.
+    pub restraint: Restraint,
 }
 
 /// A disk that failed. The node stops signing: a disk that failed once is not trusted again.

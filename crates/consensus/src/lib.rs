@@ -14,6 +14,7 @@ pub mod disk;
 pub mod evidence;
 pub mod ready;
 pub mod replica;
+pub mod restraint;
 pub mod safety;
 pub mod tally;
 pub mod tree;
@@ -23,5 +24,7 @@ pub use disk::{Disk, DiskError, Durable, Record, Recovered, SignState};
 pub use ready::{Event, Outbound, Ready, Request};
 pub use replica::{
     Decision, DecisionStatus, EngineReply, Input, Now, Replica, Settings, StallReason, StartError, Status,
+    WaitStatus,
 };
+pub use restraint::{Copied, Floor, Restraint, Silence};
 pub use safety::{Refusal, Safety};

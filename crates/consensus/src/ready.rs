@@ -159,8 +159,9 @@ impl Ready {
     /// this node's own vote of the same batch, and must not be on disk while the sign-state that remembers the vote
     /// is not (found by the simulator: such a node would later deny a vote it can be shown to have cast).
     pub fn persist(self, disk: &mut impl Disk) -> Result<Vec<Outbound>, DiskError> {
-        let (votes, proofs): (Vec<_>, Vec<_>) =
-            self.records.into_iter().partition(|r| matches!(r, Record::Block(_) | Record::SignState(_)));
+        let is_vote =
+            |r: &Record| matches!(r, Record::Block(_) | Record::SignState(_) | Record::Restraint(_));
+        let (votes, proofs): (Vec<_>, Vec<_>) = self.records.into_iter().partition(is_vote);
         let batches = if injected!(OneBatch) {
             vec![proofs.into_iter().chain(votes).collect()]
         } else {

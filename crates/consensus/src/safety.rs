@@ -8,6 +8,7 @@
 //! - `lock` never falls, and never rises without a vote: learning a certificate later raises `high_qc` only.
 
 use crate::disk::SignState;
+use crate::restraint::{Floor, Silence};
 use crypto::SecretKey;
 use std::collections::VecDeque;
 use types::injected;
@@ -93,6 +94,25 @@ pub enum Refusal {
         /// Target of the last prepare.
         prepared: View,
     },
+    /// The key has signed that far elsewhere (C-7.6).
+    #[error(
+        "{what} of view {asked} in epoch {epoch}: this key has signed up to view {floor} of epoch {floor_epoch}"
+    )]
+    BelowFloor {
+        /// Which statement.
+        what: &'static str,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its view.
+        asked: View,
+        /// Epoch up to which the key has signed.
+        floor_epoch: Epoch,
+        /// View up to which it has signed there, for this statement.
+        floor: View,
+    },
+    /// Nothing at all is signed for now (C-7.7 to C-7.9).
+    #[error("nothing is signed: {0}")]
+    Silent(Silence),
 }
 
 /// Signatures made ahead: a prepare, a commit, a reveal, and what is left of the view before.
@@ -107,6 +127,8 @@ pub struct Safety {
     /// What was signed before it was asked for. Signatures are deterministic, so these are the ones that would be made
     /// then; none leaves but through the rules below.
     ahead: VecDeque<(Vec<u8>, Signature)>,
+    floor: Floor,
+    silence: Option<Silence>,
 }
 
 impl Safety {
@@ -127,7 +149,21 @@ impl Safety {
             high_qc: None,
             entered_by: None,
         };
-        Self { identity, domain, state: state.unwrap_or(fresh), ahead: VecDeque::new() }
+        Self {
+            identity,
+            domain,
+            state: state.unwrap_or(fresh),
+            ahead: VecDeque::new(),
+            floor: Floor::default(),
+            silence: None,
+        }
+    }
+
+    /// The same, bound by how far the key has signed elsewhere (C-7.6), and silent if there is a reason.
+    #[must_use]
+    pub fn restrained(mut self, floor: Floor, silence: Option<Silence>) -> Self {
+        (self.floor, self.silence) = (floor, silence);
+        self
     }
 
     // Getters.
@@ -140,6 +176,23 @@ impl Safety {
     /// This node's index, if it is a validator.
     pub fn index(&self) -> Option<ValidatorIndex> {
         self.identity.as_ref().map(|(index, _)| *index)
+    }
+
+    /// How far the key has signed elsewhere; never falls.
+    pub fn floor(&self) -> &Floor {
+        &self.floor
+    }
+
+    /// How far the key has signed at all.
+    pub fn signed(&self) -> Floor {
+        let mut signed = Floor::of(&self.state);
+        signed.raise(&self.floor);
+        signed
+    }
+
+    /// Why nothing is signed for now.
+    pub fn silence(&self) -> Option<Silence> {
+        self.silence
     }
 
     /// Target view of the last prepare; 0 for none.
@@ -164,7 +217,7 @@ impl Safety {
 
     /// The RANDAO reveal for a view.
     pub fn reveal(&self, view: View) -> Result<Signature, Refusal> {
-        let (_, key) = self.identity.as_ref().ok_or(Refusal::NotAValidator)?;
+        let (_, key) = self.signer()?;
         Ok(self.signature(key, &randao_bytes(&self.domain, view)))
     }
 
@@ -182,7 +235,7 @@ impl Safety {
     }
 
     fn sign_ahead(&mut self, message: Vec<u8>) {
-        let Some((_, key)) = &self.identity else { return };
+        let Ok((_, key)) = self.signer() else { return };
         if self.ahead.iter().all(|(signed, _)| *signed != message) {
             let signature = key.sign(&message);
             if self.ahead.len() >= AHEAD_MAX {
@@ -198,6 +251,16 @@ impl Safety {
     }
 
     // Inputs that sign nothing.
+
+    /// The key has signed that far elsewhere. Says whether that is news.
+    pub fn raise_floor(&mut self, floor: &Floor) -> bool {
+        self.floor.raise(floor)
+    }
+
+    /// Signs nothing while there is a reason.
+    pub fn silence_for(&mut self, reason: Option<Silence>) {
+        self.silence = reason;
+    }
 
     /// Notes that a view was entered, and by which timeout certificate if by one.
     pub fn enter(&mut self, view: View, entered_by: Option<Tc>) {
@@ -232,6 +295,7 @@ impl Safety {
         if self.highest_timeout_view() >= view {
             return Err(Refusal::TimedOut { last: self.highest_timeout_view() });
         }
+        self.floor.check_proposal(self.state.epoch, view)?;
         let signed = self.sign(ProposalVote { view, block_hash })?;
         self.state.last_proposal = Some((view, block_hash));
         Ok(signed)
@@ -277,6 +341,7 @@ impl Safety {
         if conflicts && !injected!(NoLock) {
             return Err(Refusal::ConflictsWithLock { lock: from });
         }
+        self.floor.check_prepare(self.state.epoch, from, to)?;
         if from.next() == to {
             return Ok(());
         }
@@ -305,6 +370,7 @@ impl Safety {
         if view <= self.highest_timeout_view() && !injected!(NoGuard) && !injected!(NoTimeoutGuard) {
             return Err(Refusal::TimedOut { last: self.highest_timeout_view() });
         }
+        self.floor.check_commit(self.state.epoch, view)?;
         let PrepareVote { height, block_hash, .. } = qc.vote;
         let signed = self.sign(CommitVote { view, height, block_hash })?;
         self.state.last_commit = Some(signed.clone());
@@ -329,10 +395,11 @@ impl Safety {
         {
             return Err(Refusal::AlreadyCommitted { last });
         }
+        self.floor.check_timeout(self.state.epoch, view, self.high_qc_view())?;
         let statement = TimeoutVote {
             view,
             high_qc_view: self.high_qc_view(),
-            last_prepared_view: self.last_prepared_view(),
+            last_prepared_view: self.signed().target,
             reason,
         };
         let timeout = Timeout { signed: self.sign(statement)?, high_qc: self.state.high_qc.clone() };
@@ -347,8 +414,16 @@ impl Safety {
     }
 
     fn sign<S: Statement>(&self, statement: S) -> Result<Signed<S>, Refusal> {
-        let (signer, key) = self.identity.as_ref().ok_or(Refusal::NotAValidator)?;
+        let (signer, key) = self.signer()?;
         let signature = self.signature(key, &statement.signing_bytes(&self.domain));
         Ok(Signed { statement, signer: *signer, signature })
+    }
+
+    /// The only way to the key.
+    fn signer(&self) -> Result<&(ValidatorIndex, SecretKey), Refusal> {
+        match self.silence {
+            Some(reason) => Err(Refusal::Silent(reason)),
+            None => self.identity.as_ref().ok_or(Refusal::NotAValidator),
+        }
     }
 }

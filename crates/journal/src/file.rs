@@ -140,6 +140,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// Its temporary name.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Gives the file its name; durable after [`sync_parent`].
     pub fn publish(self) -> Result<LogFile, JournalError> {
         std::fs::rename(&self.file.path, &self.path).map_err(JournalError::io("rename", &self.file.path))?;

@@ -7,6 +7,7 @@
 //! ```text
 //! LOCK                 held while a process uses the directory
 //! IDENTITY             format version, genesis hash and the secret that keys all checksums; written last at creation
+//! RESTRAINT            what restrains signing beside the sign-state, and where the directory was made ([`guard`])
 //! sign-a.log sign-b.log  the sign-state, in turns, every record twice ([`sign_log`])
 //! blocks-00000001.log …  blocks, certificates, finalized marks, evidence ([`block_log`]); .idx lists a sealed segment's records
 //! ```
@@ -23,6 +24,7 @@ mod error;
 mod file;
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod index;
 mod record;
 mod segment;
@@ -36,8 +38,10 @@ pub use error::JournalError;
 use block_log::{BlockLog, BlockScan, Entry};
 use cache::BlockCache;
 use consensus::evidence::StoredEvidence;
-use consensus::{Disk, DiskError, Durable, Record, Recovered, SignState};
+use consensus::{Disk, DiskError, Durable, Floor, Record, Recovered, Restraint, SignState};
+use crypto::PublicKey;
 use file::{DirLock, Fill, LogFile, PAGE, sync_parent};
+use guard::GuardFile;
 use index::Location;
 use record::Kind;
 use segment::{FileKind, Head};
@@ -101,6 +105,7 @@ pub struct CheckReport {
 pub struct Journal {
     sign: SignLog,
     blocks: BlockLog,
+    guard: GuardFile,
     cache: Mutex<BlockCache>,
     poison: Option<DiskError>,
     dir: PathBuf,
@@ -129,10 +134,11 @@ impl Journal {
         };
         let (mut sign, sign_record) = SignLog::open(dir, genesis_hash, salt)?;
         let (blocks, scan) = BlockLog::open(dir, genesis_hash, salt, segment_bytes)?;
+        let guard = GuardFile::open(dir, &salt)?;
         compare_logs(dir, &sign, &sign_record, &blocks, &scan)?;
         sign.repair(&sign_record)?;
         let cache = Mutex::new(BlockCache::default());
-        let journal = Self { sign, blocks, cache, poison: None, dir: dir.to_owned(), _lock: lock };
+        let journal = Self { sign, blocks, guard, cache, poison: None, dir: dir.to_owned(), _lock: lock };
         let recovered = journal.recover(&sign_record, &scan)?;
         Ok((journal, recovered))
     }
@@ -145,6 +151,26 @@ impl Journal {
     /// The chain a journal belongs to, without opening it; `None` where there is none.
     pub fn genesis_of(dir: impl AsRef<Path>) -> Result<Option<B256>, JournalError> {
         Ok(identity(dir.as_ref())?.map(|head| head.genesis_hash))
+    }
+
+    /// What restrains signing beside the sign-state.
+    pub fn restraint(&self) -> Restraint {
+        self.guard.restraint()
+    }
+
+    /// Raises how far keys have signed elsewhere; nothing falls (C-7.6).
+    pub fn raise_floors(&mut self, floors: &[(PublicKey, Floor)]) -> Result<(), JournalError> {
+        self.guard.tighten(&Restraint { floors: floors.to_vec(), ..Restraint::default() })
+    }
+
+    /// An operator's word that this directory, found copied or restored, is the only one in use (C-7.7).
+    pub fn accept_place(&mut self) -> Result<(), JournalError> {
+        self.guard.accept()
+    }
+
+    /// An operator's word that the cause of an alarm is gone (C-7.8). Gives the alarm that was.
+    pub fn clear_alarm(&mut self) -> Result<Option<String>, JournalError> {
+        self.guard.clear_alarm()
     }
 
     /// Sizes and counts.
@@ -184,7 +210,8 @@ impl Journal {
         };
         let finalized = self.blocks.index().finalized_head();
         let evidence = self.read_evidence()?;
-        Ok(Recovered { sign_state: decode_sign_state(&self.dir, sign)?, finalized, blocks, commit, evidence })
+        let (sign_state, restraint) = (decode_sign_state(&self.dir, sign)?, self.guard.restraint());
+        Ok(Recovered { sign_state, finalized, blocks, commit, evidence, restraint })
     }
 
     fn read_block(&self, hash: &B256) -> Result<Option<Arc<Block>>, JournalError> {
@@ -236,9 +263,14 @@ impl Journal {
                 Record::Commit(qc) => Some(Entry::Commit(qc)),
                 Record::Finalized { height, block_hash } => Some(Entry::Finalized(*height, *block_hash)),
                 Record::Evidence(stored) => Some(Entry::Evidence(stored, evidence_id(stored))),
-                Record::SignState(_) => None,
+                Record::SignState(_) | Record::Restraint(_) => None,
             })
             .collect();
+        for record in records {
+            if let Record::Restraint(more) = record {
+                self.guard.tighten(more)?;
+            }
+        }
         self.blocks.append(self.sign.sequence(), &entries)?;
         let sign_state = records.iter().rev().find_map(|record| match record {
             Record::SignState(state) => Some(state),
@@ -339,8 +371,12 @@ fn initialise(dir: &Path, genesis_hash: B256, segment_bytes: u64) -> Result<[u8;
         ];
         waiting.map(|thread| thread.join().expect("creating a file does not panic"))
     });
+    let [sign_a, sign_b, blocks, identity] = drafts;
+    let drafts = [sign_a?, sign_b?, blocks?, identity?];
+    // A file keeps its inode and birth under its final name.
+    guard::create(dir, &salt, [drafts[3].path(), drafts[0].path(), drafts[1].path()])?;
     for draft in drafts {
-        draft?.publish()?;
+        draft.publish()?;
     }
     sync_parent(&dir.join(IDENTITY))?;
     Ok(salt)

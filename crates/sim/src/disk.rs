@@ -1,7 +1,7 @@
 //! A simulated consensus disk. Everything in it is durable; what a crash interrupts is lost from some record on.
 
 use consensus::evidence::StoredEvidence;
-use consensus::{Disk, DiskError, Durable, Record, Recovered, SignState};
+use consensus::{Disk, DiskError, Durable, Record, Recovered, Restraint, SignState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{B256, Block, CommitQc, CommittedBlock, Height};
@@ -26,6 +26,8 @@ pub struct SimDisk {
     commits: BTreeMap<Height, CommitQc>,
     finalized: BTreeMap<Height, B256>,
     evidence: Vec<StoredEvidence>,
+    /// What restrains signing; an operator may change it while the node is down.
+    pub restraint: Restraint,
     /// When set, a coming `persist` crashes there.
     pub crash: Option<CrashPoint>,
     /// Calls that still succeed before it.
@@ -67,6 +69,7 @@ impl SimDisk {
                 .collect(),
             commit: self.commits.last_key_value().map(|(_, qc)| qc.clone()),
             evidence: self.evidence.clone(),
+            restraint: self.restraint.clone(),
         }
     }
 
@@ -100,6 +103,7 @@ impl SimDisk {
                 self.commits.insert(qc.vote.height, qc.clone());
             }
             Record::Evidence(stored) => self.evidence.push((**stored).clone()),
+            Record::Restraint(more) => self.restraint.tighten(more),
             Record::Finalized { height, block_hash } => {
                 assert!(self.blocks.contains_key(block_hash), "a finalized block must be stored first");
                 assert_eq!(height.get(), self.finalized_height().get() + 1, "finalized heights rise by one");

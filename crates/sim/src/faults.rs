@@ -251,7 +251,11 @@ impl World {
                 stored.ok_or(format!("voted for block {hash}, which is not stored"))?;
             }
         }
-        Replica::new(settings, recovered, &self.nodes[node].storage, now).map_err(|error| error.to_string())
+        let replica = Replica::new(settings, recovered, &self.nodes[node].storage, now);
+        let replica = replica.map_err(|error| error.to_string())?;
+        // Twins and validators that forget their votes would notice themselves and stop.
+        let blind = self.nodes[node].byzantine.is_some();
+        Ok(if blind { replica.without_own_key_watch() } else { replica })
     }
 
     /// Links two nodes that run and can talk, unless they are linked.

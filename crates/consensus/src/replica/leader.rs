@@ -80,7 +80,7 @@ impl Replica {
         let parent = self.tree.parent_info(&self.high().block_hash);
         let justified = self.high().view.next() == self.view() || self.safety.state().entered_by.is_some();
         justified
-            && self.halted.is_none()
+            && self.silence().is_none()
             && self.executor.up().is_some()
             && parent.is_some_and(|p| p.executed)
     }
@@ -265,7 +265,7 @@ impl Replica {
     /// Signs and sends the block; the own executor judges it like everybody's (fail closed).
     fn propose(&mut self, view: View, block: Block) -> Stage {
         let hash = block.header.hash();
-        if self.halted.is_some() {
+        if self.silence().is_some() {
             return Stage::Refused;
         }
         let Ok(signed) = self.safety.propose(view, hash) else {

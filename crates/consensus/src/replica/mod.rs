@@ -14,6 +14,7 @@ mod ahead;
 mod catchup;
 mod evidence;
 mod executor;
+mod guard;
 mod leader;
 mod pacemaker;
 mod proposals;
@@ -36,6 +37,7 @@ use types::{
     PrepareVote, Qc, ValidatorIndex, ValidatorSet, View,
 };
 
+pub use guard::WaitStatus;
 pub use status::{Decision, DecisionStatus, StallReason, Status};
 
 /// Views behind the current one for which votes are still counted: finality of the last views.
@@ -134,6 +136,8 @@ pub enum Input {
         /// What came; `Err` says why nothing did.
         result: Result<FetchResponse, String>,
     },
+    /// Another process proved over a link that it holds this validator's key.
+    OwnKeyElsewhere,
 }
 
 /// What the executor says.
@@ -261,6 +265,7 @@ pub struct Replica {
     /// A certificate to forward unless a commit vote carries it in the same step.
     forward: Option<Qc>,
     halted: Option<String>,
+    guard: guard::Guard,
     next_id: u64,
     sign_state_changed: bool,
     ready: Ready,
@@ -307,7 +312,9 @@ impl Replica {
         if let Some(state) = &recovered.sign_state {
             check_sign_state(state, identity.as_ref().map(|(index, _)| *index), set.epoch())?;
         }
-        let safety = Safety::new(identity, domain, recovered.sign_state);
+        let floor = settings.key.as_ref().map(|key| recovered.restraint.floor_of(&key.public_key()));
+        let safety =
+            Safety::new(identity, domain, recovered.sign_state).restrained(floor.unwrap_or_default(), None);
         let mut replica = Self {
             epoch_root: (Height::ZERO, settings.genesis_hash),
             pacemaker: pacemaker::Pacemaker::new(&settings.timing, now.mono_ms),
@@ -335,6 +342,7 @@ impl Replica {
             vote_at_ms: None,
             forward: None,
             halted: None,
+            guard: guard::Guard::default(),
             next_id: 0,
             sign_state_changed: false,
             ready: Ready::default(),
@@ -345,6 +353,7 @@ impl Replica {
             safety,
         };
         replica.restore_evidence(recovered.evidence);
+        replica.restrain(recovered.restraint);
         replica.restore(recovered.blocks, now);
         Ok(replica)
     }
@@ -445,7 +454,7 @@ impl Replica {
         let mut deadline = if self.index().is_some() { self.pacemaker.deadline() } else { u64::MAX };
         let others =
             [self.leader_deadline(), self.catchup.deadline(), self.executor.deadline(), self.vote_at_ms];
-        for other in others.into_iter().flatten() {
+        for other in others.into_iter().chain([self.guard_deadline()]).flatten() {
             deadline = deadline.min(other);
         }
         deadline
@@ -455,6 +464,7 @@ impl Replica {
 
     /// Takes an event and says what to do. After an error the replica must not be used again.
     pub fn handle(&mut self, now: Now, input: Input, disk: &impl Disk) -> Result<Ready, DiskError> {
+        self.drive_guard(now);
         match input {
             Input::Tick => {}
             Input::Message { from, message } => self.on_message(now, from, message),
@@ -464,7 +474,9 @@ impl Replica {
             }
             Input::Engine(reply) => self.on_engine(now, reply, disk)?,
             Input::Fetched { id, result } => self.on_fetched(now, id, result),
+            Input::OwnKeyElsewhere => self.on_own_key_elsewhere(now),
         }
+        self.drive_guard(now);
         self.advance(now, disk)?;
         if std::mem::take(&mut self.sign_state_changed) {
             self.ready.record(Record::SignState(Box::new(self.safety.state().clone())));
@@ -558,7 +570,7 @@ impl Replica {
 
     fn halt(&mut self, reason: String) {
         if self.halted.is_none() {
-            self.event(Event::Alarm(reason.clone()));
+            self.alarm(reason.clone());
             self.halted = Some(reason);
         }
     }

@@ -102,6 +102,7 @@ impl Replica {
             self.pacemaker.failures = self.pacemaker.failures.saturating_add(1);
         }
         self.safety.enter(view, entered_by);
+        self.guard_view_entered();
         let oldest = View::new(view.get().saturating_sub(VIEWS_BEHIND_MAX));
         self.prepares.prune(oldest);
         self.commits.prune(oldest);

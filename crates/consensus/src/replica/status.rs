@@ -1,6 +1,6 @@
 //! What a node says about itself: where it stands and why it does not move (getters only).
 
-use super::{Now, Replica};
+use super::{Now, Replica, WaitStatus};
 use types::{B256, Height, Stake, ValidatorIndex, View};
 
 /// Why consensus is not moving.
@@ -8,6 +8,20 @@ use types::{B256, Height, Stake, ValidatorIndex, View};
 pub enum StallReason {
     /// Something is wrong that needs a human.
     Halted(String),
+    /// The directory was copied or restored; nobody has said yet that it is the only one.
+    Copied {
+        /// What shows it.
+        what: String,
+        /// A statement of the own key that is not in this directory, if one was seen.
+        seen: Option<String>,
+    },
+    /// The start-up wait for a second instance of the own key.
+    Waiting {
+        /// How far it is.
+        wait: WaitStatus,
+        /// Why it began anew, if it did.
+        seen: Option<String>,
+    },
     /// The executor is away or behind.
     Executor(String),
     /// Too little stake is connected.
@@ -86,7 +100,7 @@ pub struct Decision {
 
 impl Replica {
     /// Where the node stands.
-    pub fn status(&self, _now: Now) -> Status {
+    pub fn status(&self, now: Now) -> Status {
         let (finalized, finalized_hash) = self.finalized();
         Status {
             view: self.view(),
@@ -97,7 +111,7 @@ impl Replica {
             certified: self.high().height,
             committed: self.committed_height(),
             connected: self.connected.iter().copied().collect(),
-            reasons: self.stall_reasons(),
+            reasons: self.stall_reasons(now),
         }
     }
 
@@ -105,8 +119,15 @@ impl Replica {
         self.commit_head.as_ref().map_or(self.finalized().0, |qc| qc.vote.height.max(self.finalized().0))
     }
 
-    fn stall_reasons(&self) -> Vec<StallReason> {
-        let mut reasons: Vec<StallReason> = self.halted.iter().cloned().map(StallReason::Halted).collect();
+    fn stall_reasons(&self, now: Now) -> Vec<StallReason> {
+        let alarm = self.alarmed().map(|alarm| StallReason::Halted(alarm.to_owned()));
+        let mut reasons: Vec<StallReason> = alarm.into_iter().collect();
+        let seen = self.seen_elsewhere().map(String::from);
+        if let Some(copied) = self.copied() {
+            reasons.push(StallReason::Copied { what: copied.what.clone(), seen });
+        } else if let Some(wait) = self.waiting(now) {
+            reasons.push(StallReason::Waiting { wait, seen });
+        }
         if let Some(reason) = self.executor.down_reason() {
             let detail = self.executor.last_error().filter(|error| *error != reason);
             let text = detail.map_or(reason.clone(), |error| format!("{reason} (last error: {error})"));

@@ -119,6 +119,7 @@ impl Replica {
     /// Learns a verified prepare certificate: raises `high_qc` (never the lock), enters the next view (C-6.1).
     pub(super) fn learn_qc(&mut self, now: Now, qc: Qc) {
         let view = qc.view();
+        self.watch_prepares(&qc);
         if let Some(known) = self.qcs.get(&view) {
             if known.vote.block_hash != qc.vote.block_hash {
                 let known = known.into();
@@ -142,6 +143,7 @@ impl Replica {
 
     /// Learns a verified timeout certificate: enters the next view (C-6.1).
     pub(super) fn learn_tc(&mut self, now: Now, tc: Tc) {
+        self.watch_timeouts(&tc);
         if let Some(qc) = tc.high_qc.clone() {
             self.learn_qc(now, qc);
         }
@@ -157,6 +159,7 @@ impl Replica {
     /// Learns a verified commit certificate: its block and all ancestors are final (C-5.1).
     pub(super) fn learn_commit(&mut self, now: Now, qc: CommitQc) {
         let CommitVote { view, height, block_hash } = qc.vote;
+        self.watch_commits(&qc);
         let root = self.tree.root();
         let known = self.commit_qcs.get(&height).map(|known| known.vote.block_hash);
         let known = known.or((height == root.height).then_some(root.hash));

@@ -49,6 +49,8 @@ pub struct Lab {
     /// Blocks with this payload make the executor fail without a verdict.
     pub chokes_on: Option<Vec<u8>>,
     pub given: Vec<B256>,
+    /// Views of the start-up wait.
+    pub wait_views: u64,
 }
 
 pub fn index(node: usize) -> ValidatorIndex {
@@ -83,6 +85,19 @@ impl Lab {
         let second =
             |set: &ValidatorSet, seed: &B256| [1, 0] == [1, 2].map(|v| set.proposer(seed, view(v)).get());
         Self::seeded(&STAKES, Some(0), second)
+    }
+
+    /// One of several nodes of the same chain.
+    pub fn with_seed_of(stakes: &[u128], me: usize) -> Self {
+        Self::seeded(stakes, Some(me), |_, _| true)
+    }
+
+    /// One of four equal validators, which proposes in none of the first five views.
+    pub fn equal() -> Self {
+        let idle = |set: &ValidatorSet, seed: &B256| {
+            (1..=5).all(|number| set.proposer(seed, view(number)) != index(ME))
+        };
+        Self::seeded(&[1000; 4], Some(ME), idle)
     }
 
     fn seeded(stakes: &[u128], me: Option<usize>, fits: impl Fn(&ValidatorSet, &B256) -> bool) -> Self {
@@ -120,6 +135,7 @@ impl Lab {
             sent: Vec::new(),
             chokes_on: None,
             given: Vec::new(),
+            wait_views: 0,
             settings,
         };
         lab.start().unwrap();
@@ -130,7 +146,7 @@ impl Lab {
     pub fn start(&mut self) -> Result<(), StartError> {
         let recovered = self.disk.recover();
         let replica = Replica::new(self.settings.clone(), recovered, &self.disk, self.now)?;
-        self.replica = Some(replica);
+        self.replica = Some(replica.with_doppelganger_wait(self.wait_views, self.now));
         let head = self.executor.head();
         self.input(Input::Engine(EngineReply::Up(head)));
         for other in 0..self.set.len() {
