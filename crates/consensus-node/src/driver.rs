@@ -12,10 +12,10 @@ use crate::clock::Clock;
 use crate::engine_link::EngineCall;
 use crate::feed::{Feed, FinalBlock};
 use crate::metrics::{MessageLabels, Metrics, OffenceLabel, ValidatorLabel};
-use consensus::{Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Replica, Request};
+use consensus::{Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Replica, Request, Silence};
 use engine_api::EngineError;
 use journal::Journal;
-use net::{MeshEvent, MeshHandle, Penalty};
+use net::{HandshakeError, MeshEvent, MeshHandle, Penalty};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +73,8 @@ pub(crate) struct Core<'a> {
     pub finalized: (Height, B256),
     /// Set when the disk failed: the replica stands still since then.
     pub failure: Option<&'a DiskError>,
+    /// When another node last proved that it holds this validator's key.
+    pub own_key_elsewhere: Option<Instant>,
     /// Whether any validator was ever connected since the start.
     pub met_anyone: bool,
 }
@@ -177,7 +179,10 @@ fn event_of_mesh(event: MeshEvent) -> Option<Event> {
         MeshEvent::Fetch { request, reply, .. } => Event::Serve(request, reply),
         MeshEvent::Refused { address, error } => {
             tracing::warn!(%address, %error, "peer handshake failed");
-            return None;
+            match error {
+                HandshakeError::OwnKey { .. } => Event::Input(Input::OwnKeyElsewhere),
+                _ => return None,
+            }
         }
     })
 }
@@ -200,6 +205,9 @@ pub(crate) struct Driver {
 struct State {
     driver: Driver,
     failure: Option<DiskError>,
+    own_key_elsewhere: Option<Instant>,
+    /// What kept the signer silent at the last look.
+    silence: Option<Silence>,
     /// When to end after a failure.
     ends_at: Option<Instant>,
     finalized: (Height, B256),
@@ -252,6 +260,8 @@ impl State {
             finalized: driver.replica.finalized(),
             driver,
             failure: None,
+            own_key_elsewhere: None,
+            silence: None,
             ends_at: None,
             met_anyone: false,
             connected: 0,
@@ -267,6 +277,7 @@ impl State {
             now: self.driver.clock.now(),
             finalized: self.finalized,
             failure: self.failure.as_ref(),
+            own_key_elsewhere: self.own_key_elsewhere,
             met_anyone: self.met_anyone,
         }
     }
@@ -300,6 +311,13 @@ impl State {
                 tracing::info!(%validator, "validator disconnected");
             }
             Input::Message { message, .. } => self.count("received", message),
+            Input::OwnKeyElsewhere => {
+                tracing::error!(
+                    "another node proved that it holds this validator's key: stop one of the two; if both sign, the key is slashed"
+                );
+                self.own_key_elsewhere = Some(Instant::now());
+                return;
+            }
             Input::Tick | Input::Engine(_) | Input::Fetched { .. } => return,
         }
         self.driver.metrics.peers.set(self.connected);
@@ -463,6 +481,14 @@ impl State {
 
     fn publish(&mut self) {
         let Driver { replica, metrics, feed, .. } = &self.driver;
+        let silence = replica.silence();
+        if silence != self.silence {
+            match silence {
+                Some(reason) => tracing::warn!("this node signs nothing: {reason}"),
+                None => tracing::info!("nothing keeps this node from signing any more"),
+            }
+            self.silence = silence;
+        }
         self.finalized = replica.finalized();
         let (finalized, finalized_hash) = self.finalized;
         let (height, view, hash) = match &replica.sign_state().high_qc {

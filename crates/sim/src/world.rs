@@ -673,6 +673,13 @@ impl World {
             Outbound::Event(Event::Evidence(evidence)) if self.is_honest(node) => {
                 self.convict(node, &evidence)
             }
+            // A validator whose disk forgot what it signed finds out, and that is right.
+            Outbound::Event(Event::Alarm(what))
+                if self.nodes[node].frail.is_some() && what.starts_with("this validator's key signed") =>
+            {
+                self.coverage.note("own signatures found that a disk forgot");
+                Ok(())
+            }
             Outbound::Event(Event::Alarm(what)) if self.is_honest(node) => {
                 Err(format!("ALARM at node {node}: {what}"))
             }

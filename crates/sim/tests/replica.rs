@@ -4,7 +4,7 @@
 mod lab;
 
 use consensus::{EngineReply, Input, Outbound, Request, StartError};
-use lab::{GENESIS, Lab, ME, OTHERS, index, view};
+use lab::{GENESIS, LED, Lab, ME, OTHERS, index, view};
 use sim::disk::CrashPoint;
 use types::{B256, CommitVote, ConsensusMessage, Epoch, FetchRequest, FetchResponse, Height, View};
 
@@ -452,7 +452,7 @@ fn power_lost_at_any_write_leaves_no_certificate_without_the_own_vote_in_it() {
 #[test]
 fn an_own_block_whose_proposal_was_never_signed_on_disk_gets_no_vote() {
     let mut lab = Lab::leading();
-    let tc = lab.tc(1, &OTHERS, None, 0);
+    let tc = lab.tc(1, &LED, None, 0);
     lab.disk.crash = Some(CrashPoint::After(1));
     lab.receive(1, ConsensusMessage::Tc(tc.clone()));
     lab.pass(2_000);
@@ -588,7 +588,7 @@ fn two_final_blocks_at_one_height_are_an_alarm() {
 fn nothing_is_proposed_after_an_alarm_even_if_the_payload_was_under_way() {
     let mut lab = Lab::leading();
     lab.answers = false;
-    let tc = lab.tc(1, &OTHERS, None, 0);
+    let tc = lab.tc(1, &LED, None, 0);
     lab.receive(1, ConsensusMessage::Tc(tc));
     let (id, request) = lab.until_build();
     let built = lab.executor.build(&request, vec![1]);
@@ -599,7 +599,7 @@ fn nothing_is_proposed_after_an_alarm_even_if_the_payload_was_under_way() {
             height: Height::new(1),
             block_hash: lab.block(1, None, None, payload).header.hash(),
         };
-        let commit = lab.commit_qc_of(vote, &OTHERS);
+        let commit = lab.commit_qc_of(vote, &LED);
         lab.receive(1, ConsensusMessage::CommitQc(commit));
     }
     lab.input(Input::Engine(EngineReply::Built { id, result: built }));

@@ -9,7 +9,12 @@ use consensus::StallReason;
 use engine_api::Health;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 use types::{Address, B256, Height, PublicKey, Stake, ValidatorIndex, View};
+
+/// How long a second holder of the own key stays in the status after it was last noticed. Nodes dial each other again
+/// every few seconds.
+const KEY_ELSEWHERE_SHOWN: Duration = Duration::from_secs(300);
 
 /// The answer of `/node/v1/status`.
 #[derive(Clone, Debug, Serialize)]
@@ -83,6 +88,12 @@ pub(crate) enum Reason {
     NotAnswering { message: String },
     /// Something is wrong that needs a human.
     Halted { message: String },
+    /// The directory was copied or restored: nothing is signed until the operator says that it is the only one.
+    CopiedDirectory { message: String },
+    /// The start-up wait for another instance of this validator's key.
+    DoppelgangerWait { message: String, views_left: u64, left_ms: u64 },
+    /// Another node proved that it holds this validator's key.
+    KeyElsewhere { message: String, seconds_ago: u64 },
     /// The executor cannot be reached or does not answer.
     EngineDown { message: String },
     /// The executor belongs to another chain or other rules.
@@ -103,7 +114,9 @@ impl Reason {
     /// What the node's health is with this reason.
     fn severity(&self) -> StatusCode {
         match self {
-            Self::Syncing { .. } | Self::EngineCatchingUp { .. } => StatusCode::PARTIAL_CONTENT,
+            Self::Syncing { .. } | Self::EngineCatchingUp { .. } | Self::DoppelgangerWait { .. } => {
+                StatusCode::PARTIAL_CONTENT
+            }
             // Others' failed views are no fault of this node.
             Self::Timeouts { .. } => StatusCode::OK,
             _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -277,6 +290,12 @@ fn reasons(core: &Core<'_>, status: &consensus::Status, health: &Health) -> Vec<
         let message = format!("{failure}; nothing is signed until it is mended and the node restarted");
         reasons.push(Reason::DiskFailed { message });
     }
+    if let Some(at) = core.own_key_elsewhere.filter(|at| at.elapsed() < KEY_ELSEWHERE_SHOWN) {
+        let message = "another node proved over the network that it holds this validator's key: stop one of the \
+                       two; if both sign, the key is slashed";
+        let seconds_ago = at.elapsed().as_secs();
+        reasons.push(Reason::KeyElsewhere { message: message.into(), seconds_ago });
+    }
     // The link notices before the replica is told.
     let replica_knows = status.reasons.iter().any(|reason| matches!(reason, StallReason::Executor(_)));
     match health {
@@ -294,7 +313,33 @@ fn reasons(core: &Core<'_>, status: &consensus::Status, health: &Health) -> Vec<
 
 fn told(core: &Core<'_>, reason: &StallReason, health: &Health) -> Reason {
     match reason {
-        StallReason::Halted(message) => Reason::Halted { message: message.clone() },
+        StallReason::Halted(message) => Reason::Halted {
+            message: format!(
+                "{message}. Nothing is signed until the cause is gone and, with the node stopped, `tandem keys \
+                 protection clear-alarm --dir <node directory>` was run"
+            ),
+        },
+        StallReason::Copied { what, seen } => {
+            let seen = seen
+                .as_ref()
+                .map_or(String::new(), |seen| format!(" Seen on the network since: this key signed {seen}."));
+            let message = format!(
+                "{what}. It was copied or restored from a backup, so votes may have left that it does not show: \
+                 nothing is signed.{seen} If no other copy runs or will ever run, stop this node and run `tandem keys \
+                 protection accept --dir <node directory>`"
+            );
+            Reason::CopiedDirectory { message }
+        }
+        StallReason::Waiting { wait, seen } => {
+            let consensus::WaitStatus { views_left, views, left_ms } = *wait;
+            let seen = seen.as_ref().map_or(String::new(), |seen| format!("; it began anew because {seen}"));
+            let message = format!(
+                "listening for another instance of this key before signing: {views_left} of {views} views left, at \
+                 most {} s{seen} (doppelganger_views)",
+                left_ms.div_ceil(1000)
+            );
+            Reason::DoppelgangerWait { message, views_left, left_ms }
+        }
         // The link knows better than the replica why it is down, and sooner.
         StallReason::Executor(message) => match health {
             Health::Up => Reason::EngineCatchingUp { message: message.clone() },

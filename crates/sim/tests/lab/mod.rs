@@ -28,6 +28,8 @@ pub const STAKES: [u128; 4] = [1000, 1000, 1000, 1];
 pub const ME: usize = 3;
 /// The heavy ones: a quorum.
 pub const OTHERS: [usize; 3] = [0, 1, 2];
+/// All but the one of [`Lab::leading`]: a quorum as well.
+pub const LED: [usize; 3] = [1, 2, 3];
 /// First views in which the light one does not propose.
 pub const VIEWS: u64 = 700;
 
