@@ -13,8 +13,9 @@ fn own_key() -> PublicKey {
 
 /// Messages that carry a signature of the own key.
 fn spoken(lab: &Lab) -> usize {
+    use ConsensusMessage::{Commit, Prepare, Proposal, Timeout};
     let signed = |message: &&ConsensusMessage| {
-        !matches!(message, ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_))
+        matches!(message, Proposal(..) | Prepare(..) | Commit(..) | Timeout(..))
     };
     lab.messages().filter(signed).count()
 }
