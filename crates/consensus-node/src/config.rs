@@ -29,6 +29,10 @@ pub struct Config {
     /// File with the validator's BLS key, readable by its owner only. Without it the node follows and never votes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
+    /// The key that this validator is changing to, while a key rotation is under way: from the epoch on whose set has
+    /// it, the node signs with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_key_file: Option<PathBuf>,
     /// Where other consensus nodes connect.
     #[serde(default = "default_p2p")]
     pub p2p_listen: SocketAddr,
@@ -68,6 +72,7 @@ impl Default for Config {
             genesis: default_genesis(),
             data_dir: default_data_dir(),
             key_file: None,
+            next_key_file: None,
             p2p_listen: default_p2p(),
             peers: Vec::new(),
             transport: Transport::default(),
@@ -95,7 +100,7 @@ impl Config {
     #[must_use]
     pub fn resolved(mut self, base: &Path) -> Self {
         let own_paths = [&mut self.genesis, &mut self.data_dir, &mut self.jwt_secret];
-        for path in own_paths.into_iter().chain(&mut self.key_file) {
+        for path in own_paths.into_iter().chain(&mut self.key_file).chain(&mut self.next_key_file) {
             *path = base.join(&*path);
         }
         if let Endpoint::Unix(path) = &mut self.engine_endpoint {

@@ -16,13 +16,16 @@ use consensus::{Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Repli
 use engine_api::EngineError;
 use journal::Journal;
 use net::{HandshakeError, MeshEvent, MeshHandle, Penalty};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::evidence::Accusation;
-use types::{B256, ConsensusMessage, Evidence, FetchRequest, FetchResponse, Height, ValidatorIndex};
+use types::{
+    B256, ConsensusMessage, Epoch, Evidence, FetchRequest, FetchResponse, Height, PublicKey, ValidatorIndex,
+    ValidatorSet,
+};
 
 /// Answers of the executor and of fetches that wait for the thread.
 pub(crate) const INPUTS_MAX: usize = 1024;
@@ -49,10 +52,14 @@ const CATCHING_UP_HEIGHTS: u64 = 2;
 /// What the thread waits for.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and it never leaves the stack")]
 pub(crate) enum Event {
-    /// For the replica: an answer of the executor, a fetch, a message, a link, or the time.
+    /// For the replica: an answer of the executor, a fetch, or the time.
     Input(Input),
+    /// A message of a validator.
+    Message(PublicKey, ConsensusMessage),
     /// Bytes of a validator that are no message.
-    Garbage(ValidatorIndex),
+    Garbage(PublicKey),
+    /// The link to a validator is up or down.
+    Link(PublicKey, bool),
     /// A peer wants blocks.
     Serve(FetchRequest, oneshot::Sender<FetchResponse>),
     /// Somebody wants to know something.
@@ -137,16 +144,18 @@ impl Sources {
 }
 
 impl Sources {
-    /// `first` and the inputs that wait behind it and may share its step, and the event that ended the search.
-    fn gather(&mut self, first: Input) -> (Vec<Input>, Option<Event>) {
-        let mut inputs = vec![first];
-        while inputs.len() < INPUTS_PER_STEP_MAX {
+    /// `first` and the inputs and messages that wait behind it and may share its step, and the event that ended the
+    /// search.
+    fn gather(&mut self, first: Event) -> (VecDeque<Event>, Option<Event>) {
+        let mut events = VecDeque::from([first]);
+        while events.len() < INPUTS_PER_STEP_MAX {
             match self.waiting() {
-                Some(Event::Input(input)) if !reads_the_disk(&input) => inputs.push(input),
-                other => return (inputs, other),
+                Some(event @ Event::Message(..)) => events.push_back(event),
+                Some(Event::Input(input)) if !reads_the_disk(&input) => events.push_back(Event::Input(input)),
+                other => return (events, other),
             }
         }
-        (inputs, None)
+        (events, None)
     }
 
     /// An input that is there already.
@@ -171,11 +180,11 @@ fn reads_the_disk(input: &Input) -> bool {
 fn event_of_mesh(event: MeshEvent) -> Option<Event> {
     Some(match event {
         MeshEvent::Message { from, bytes } => match types::decode::<ConsensusMessage>(&bytes) {
-            Ok(message) => Event::Input(Input::Message { from, message }),
+            Ok(message) => Event::Message(from, message),
             Err(_) => Event::Garbage(from),
         },
-        MeshEvent::Connected(validator) => Event::Input(Input::Connected(validator)),
-        MeshEvent::Disconnected(validator) => Event::Input(Input::Disconnected(validator)),
+        MeshEvent::Connected(validator) => Event::Link(validator, true),
+        MeshEvent::Disconnected(validator) => Event::Link(validator, false),
         MeshEvent::Fetch { request, reply, .. } => Event::Serve(request, reply),
         MeshEvent::Refused { address, error } => {
             tracing::warn!(%address, %error, "peer handshake failed");
@@ -212,9 +221,43 @@ struct State {
     ends_at: Option<Instant>,
     finalized: (Height, B256),
     met_anyone: bool,
-    connected: i64,
+    roster: Roster,
     head: B256,
-    complained_ms: BTreeMap<ValidatorIndex, u64>,
+    complained_ms: BTreeMap<PublicKey, u64>,
+    /// Indices of the current set whose links the replica does not know of yet.
+    newcomers: Vec<ValidatorIndex>,
+}
+
+/// Who is who: the mesh knows keys, the replica indices in the set of an epoch.
+struct Roster {
+    previous: Option<Arc<ValidatorSet>>,
+    current: Arc<ValidatorSet>,
+    next: Arc<ValidatorSet>,
+    /// Validators that the mesh has a link to.
+    linked: BTreeSet<PublicKey>,
+}
+
+impl Roster {
+    fn of(replica: &Replica) -> Self {
+        Self {
+            previous: None,
+            current: replica.validators().clone(),
+            next: replica.next_validators().clone(),
+            linked: BTreeSet::new(),
+        }
+    }
+
+    /// The index of a validator in an epoch's set; one beyond any set where it has none.
+    fn index(&self, key: &PublicKey, epoch: Epoch) -> ValidatorIndex {
+        let sets = [Some(&self.current), Some(&self.next), self.previous.as_ref()];
+        let set = sets.into_iter().flatten().find(|set| set.epoch() == epoch);
+        set.and_then(|set| set.index_of(key)).unwrap_or(ValidatorIndex::new(u32::MAX))
+    }
+
+    /// The key of a member of the current set.
+    fn key(&self, index: ValidatorIndex) -> Option<PublicKey> {
+        self.current.get(index).map(|validator| validator.public_key)
+    }
 }
 
 impl Driver {
@@ -223,7 +266,7 @@ impl Driver {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut state = State::new(self);
         state.remember_recent();
-        state.step(vec![Input::Tick]);
+        state.take([Input::Tick].into());
         // What ended the last search for inputs.
         let mut held = None;
         timer.block_on(async {
@@ -237,14 +280,16 @@ impl Driver {
                     None => sources.next(deadline).await,
                 };
                 match event {
-                    Event::Input(input) => {
-                        let (inputs, other) = sources.gather(input);
+                    event @ (Event::Input(_) | Event::Message(..)) => {
+                        let (events, other) = sources.gather(event);
                         held = other;
-                        state.step(inputs);
+                        let inputs = events.into_iter().filter_map(|event| state.input_of(event)).collect();
+                        state.take(inputs);
                     }
                     Event::Garbage(from) => {
-                        state.misbehaved(from, Penalty::Malformed, "sent bytes that are no message")
+                        state.misbehaved(&from, Penalty::Malformed, "sent bytes that are no message")
                     }
+                    Event::Link(validator, up) => state.link(validator, up),
                     Event::Serve(request, reply) => state.serve(&request, reply),
                     Event::Question(question) => question(&state.core()),
                     Event::Stop => return Ok(()),
@@ -258,15 +303,16 @@ impl State {
     fn new(driver: Driver) -> Self {
         Self {
             finalized: driver.replica.finalized(),
-            driver,
             failure: None,
             own_key_elsewhere: None,
             silence: None,
             ends_at: None,
             met_anyone: false,
-            connected: 0,
+            roster: Roster::of(&driver.replica),
             head: B256::ZERO,
             complained_ms: BTreeMap::new(),
+            newcomers: Vec::new(),
+            driver,
         }
     }
 
@@ -286,11 +332,15 @@ impl State {
         self.ends_at.unwrap_or_else(|| self.driver.clock.instant(self.driver.replica.deadline()))
     }
 
-    fn step(&mut self, inputs: Vec<Input>) {
-        inputs.iter().for_each(|input| self.note(input));
-        if self.failure.is_some() {
-            return;
+    /// Takes inputs and messages, as many as possible in one step.
+    fn take(&mut self, mut inputs: VecDeque<Input>) {
+        while !inputs.is_empty() && self.failure.is_none() {
+            self.step(&mut inputs);
         }
+    }
+
+    /// Takes inputs up to an epoch's end: from there on indices mean another set.
+    fn step(&mut self, inputs: &mut VecDeque<Input>) {
         if let Err(error) = self.try_step(inputs) {
             let stay_s = FAILED_STAY.as_secs();
             tracing::error!(%error, stay_s, "the disk failed: this node signs nothing any more and ends soon");
@@ -298,29 +348,41 @@ impl State {
             self.failure = Some(error);
             self.ends_at = Some(Instant::now() + FAILED_STAY);
         }
+        // Validators that an epoch made such, and which were linked before.
+        let newcomers = std::mem::take(&mut self.newcomers);
+        self.take(newcomers.into_iter().map(Input::Connected).collect());
     }
 
-    fn note(&mut self, input: &Input) {
-        match input {
-            Input::Connected(validator) => {
-                (self.met_anyone, self.connected) = (true, self.connected + 1);
-                tracing::info!(%validator, "validator connected");
-            }
-            Input::Disconnected(validator) => {
-                self.connected -= 1;
-                tracing::info!(%validator, "validator disconnected");
-            }
-            Input::Message { message, .. } => self.count("received", message),
-            Input::OwnKeyElsewhere => {
-                tracing::error!(
-                    "another node proved that it holds this validator's key: stop one of the two; if both sign, the key is slashed"
-                );
-                self.own_key_elsewhere = Some(Instant::now());
-                return;
-            }
-            Input::Tick | Input::Engine(_) | Input::Fetched { .. } => return,
+    fn link(&mut self, validator: PublicKey, up: bool) {
+        if up {
+            self.met_anyone = true;
+            self.roster.linked.insert(validator);
+            tracing::info!(%validator, "validator connected");
+        } else {
+            self.roster.linked.remove(&validator);
+            tracing::info!(%validator, "validator disconnected");
         }
-        self.driver.metrics.peers.set(self.connected);
+        let linked = self.roster.linked.len();
+        self.driver.metrics.peers.set(i64::try_from(linked).unwrap_or(i64::MAX));
+        if let Some(index) = self.roster.current.index_of(&validator) {
+            let input = if up { Input::Connected(index) } else { Input::Disconnected(index) };
+            self.take([input].into());
+        }
+    }
+
+    /// From now on indices mean other sets.
+    fn change_epoch(&mut self, epoch: Epoch, current: Arc<ValidatorSet>, next: Arc<ValidatorSet>) {
+        tracing::info!(%epoch, validators = current.len(), set = %current.id(), "epoch begins");
+        self.driver.metrics.epoch.set(gauge(epoch.get()));
+        self.driver.mesh.set_validators(&[current.clone(), next.clone()]);
+        let left = std::mem::replace(&mut self.roster.current, current);
+        let (linked, current) = (&self.roster.linked, &self.roster.current);
+        let joined = linked.iter().filter(|key| left.index_of(key).is_none());
+        self.newcomers = joined.filter_map(|key| current.index_of(key)).collect();
+        self.roster.previous = Some(left);
+        self.roster.next = next;
+        // Bounds what is remembered of validators that left.
+        self.complained_ms.clear();
     }
 
     fn count(&self, direction: &'static str, message: &ConsensusMessage) {
@@ -328,10 +390,13 @@ impl State {
     }
 
     /// Inputs, requests, disk, and only then the world (C-7).
-    fn try_step(&mut self, inputs: Vec<Input>) -> Result<(), DiskError> {
+    fn try_step(&mut self, inputs: &mut VecDeque<Input>) -> Result<(), DiskError> {
         let mut ready = Ready::default();
-        self.driver.replica.expect(&inputs);
-        for input in inputs {
+        let epoch = self.driver.replica.epoch();
+        self.driver.replica.expect(inputs.make_contiguous());
+        while self.driver.replica.epoch() == epoch
+            && let Some(input) = inputs.pop_front()
+        {
             let Driver { replica, journal, clock, .. } = &mut self.driver;
             let mut more = replica.handle(clock.now(), input, journal)?;
             for request in more.take_requests() {
@@ -353,6 +418,25 @@ impl State {
         Ok(())
     }
 
+    fn input_of(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Input(Input::OwnKeyElsewhere) => {
+                tracing::error!(
+                    "another node proved that it holds this validator's key: stop one of the two; if both sign, the key is slashed"
+                );
+                self.own_key_elsewhere = Some(Instant::now());
+                Some(Input::OwnKeyElsewhere)
+            }
+            Event::Input(input) => Some(input),
+            Event::Message(from, message) => {
+                self.count("received", &message);
+                let from = self.roster.index(&from, message.epoch());
+                Some(Input::Message { from, message })
+            }
+            Event::Garbage(_) | Event::Link(..) | Event::Serve(..) | Event::Question(_) | Event::Stop => None,
+        }
+    }
+
     fn start(&self, request: Request) {
         match request {
             Request::AwaitTransactions { id, parent_hash, wait_ms_max } => {
@@ -365,8 +449,9 @@ impl State {
             Request::FinalizedState => self.call(EngineCall::FinalizedState),
             Request::Fetch { id, peer, request } => {
                 let (mesh, inputs) = (self.driver.mesh.clone(), self.driver.inputs.clone());
+                let peer = self.roster.key(peer);
                 self.driver.tasks.spawn(async move {
-                    let result = mesh.fetch(Some(peer), request).await.map_err(|error| error.to_string());
+                    let result = mesh.fetch(peer, request).await.map_err(|error| error.to_string());
                     // A replica that is gone needs no answer.
                     let _ = inputs.send(Input::Fetched { id, result }).await;
                 });
@@ -390,7 +475,9 @@ impl State {
             Outbound::Send(to, message) => {
                 self.count("sent", &message);
                 // What cannot be sent now is repeated by the replica's timers.
-                let _ = self.driver.mesh.send(to, types::encode(&message).into());
+                if let Some(key) = self.roster.key(to) {
+                    let _ = self.driver.mesh.send(&key, types::encode(&message).into());
+                }
             }
             Outbound::Broadcast(message) => {
                 self.count("sent", &message);
@@ -438,13 +525,19 @@ impl State {
                 }
             }
             Told::Misbehaviour { validator, what } => {
-                self.misbehaved(validator, Penalty::InvalidSignature, &what);
+                if let Some(key) = self.roster.key(validator) {
+                    self.misbehaved(&key, Penalty::InvalidSignature, &what);
+                }
             }
             Told::Evidence(evidence) => self.accuse(&evidence, None),
             Told::EvidenceFinal { height, evidence } => self.accuse(&evidence, Some(height)),
             Told::Rejected { height, block_hash, reason } => {
                 metrics.rejected_blocks.inc();
                 tracing::warn!(%height, hash = %block_hash, reason, "refused a proposed block");
+            }
+            Told::Epoch { epoch, validators, next } => self.change_epoch(epoch, validators, next),
+            Told::SetRefused { epoch, reason } => {
+                tracing::error!(%epoch, reason, "the executor's validators are refused; the set before stays");
             }
             Told::Alarm(reason) => tracing::error!(reason, "ALARM: this node signs nothing any more"),
         }
@@ -467,15 +560,16 @@ impl State {
         }
     }
 
-    fn misbehaved(&mut self, validator: ValidatorIndex, penalty: Penalty, what: &str) {
-        let label = ValidatorLabel { validator: validator.get() };
+    fn misbehaved(&mut self, validator: &PublicKey, penalty: Penalty, what: &str) {
+        let index = self.roster.index(validator, self.roster.current.epoch());
+        let label = ValidatorLabel { validator: index.get() };
         self.driver.metrics.misbehaviour.get_or_create(&label).inc();
         self.driver.mesh.penalize(validator, penalty);
         let now_ms = self.driver.clock.mono_ms();
-        let quiet = self.complained_ms.get(&validator).is_some_and(|at| now_ms < at + MISBEHAVIOUR_LOG_MS);
-        if !quiet && self.driver.replica.validators().get(validator).is_some() {
-            self.complained_ms.insert(validator, now_ms);
-            tracing::warn!(%validator, what, "validator misbehaved");
+        let quiet = self.complained_ms.get(validator).is_some_and(|at| now_ms < at + MISBEHAVIOUR_LOG_MS);
+        if !quiet {
+            self.complained_ms.insert(*validator, now_ms);
+            tracing::warn!(%validator, %index, what, "validator misbehaved");
         }
     }
 

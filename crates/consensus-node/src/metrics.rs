@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     pub finalized_height: Gauge,
     pub committed_height: Gauge,
     pub view: Gauge,
+    pub epoch: Gauge,
     pub peers: Gauge,
     pub stalled: Gauge,
     pub disk_failed: Gauge,
@@ -94,6 +95,7 @@ impl Metrics {
             finalized_height: Gauge::default(),
             committed_height: Gauge::default(),
             view: Gauge::default(),
+            epoch: Gauge::default(),
             peers: Gauge::default(),
             stalled: Gauge::default(),
             disk_failed: Gauge::default(),
@@ -125,6 +127,7 @@ impl Metrics {
             self.committed_height.clone(),
         );
         registry.register("view", "Current view", self.view.clone());
+        registry.register("epoch", "Current epoch", self.epoch.clone());
         registry.register("peers", "Validators connected", self.peers.clone());
         registry.register(
             "stalled",

@@ -37,13 +37,13 @@ const CLIENT_VERSION: &str = concat!("tandem-consensusd/", env!("CARGO_PKG_VERSI
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     config.check()?;
     let genesis = load_genesis(&config.genesis)?;
-    let key = config.key_file.as_deref().map(load_key).transpose()?;
+    let files = config.key_file.iter().chain(&config.next_key_file);
+    let keys = files.map(|file| load_key(file)).collect::<Result<Vec<_>, _>>()?;
     let rest = http::bind(config.rest_listen, "the REST interface", "rest_listen").await?;
     let metrics = http::bind(config.metrics_listen, "metrics", "metrics_listen").await?;
     let secret = JwtSecret::load_or_create(&config.jwt_secret)?;
-    let settings = Settings::new(&genesis, key.clone(), config.fee_recipient)
+    let settings = Settings::new(&genesis, keys, config.fee_recipient)
         .map_err(|source| Error::Genesis { path: config.genesis.clone(), source: source.into() })?;
-    warn_if_follower(&settings, key.as_ref());
     let (journal, recovered) = {
         let (dir, hash) = (config.journal_dir(), settings.genesis_hash);
         // Opening reads the whole log; other tasks of this runtime go on meanwhile.
@@ -53,7 +53,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     };
     let clock = Clock::start();
     let replica = Replica::new(settings.clone(), recovered, &journal, clock.now())?;
-    let (mesh, events) = start_mesh(&config, &genesis, &settings, key).await?;
+    say_role(&settings, &replica);
+    let (mesh, events) = start_mesh(&config, &genesis, &settings, &replica).await?;
     let identity = capabilities_of(&genesis, B256::ZERO, CLIENT_VERSION.into());
     let engine = EngineClient::new(ClientConfig::new(config.engine_endpoint.clone(), secret, identity));
     tracing::info!(
@@ -142,7 +143,7 @@ impl Node {
                 timestamp_ms: self.settings.genesis_timestamp_ms,
                 epoch_length: self.genesis.tandem.epoch_length,
             },
-            public_key: self.settings.key.as_ref().map(SecretKey::public_key),
+            public_keys: self.settings.keys.iter().map(SecretKey::public_key).collect(),
             started: Instant::now(),
         })
     }
@@ -198,15 +199,14 @@ fn load_genesis(path: &Path) -> Result<Genesis, Error> {
     Genesis::parse(&std::fs::read_to_string(path).map_err(io)?).map_err(refuse)
 }
 
-fn warn_if_follower(settings: &Settings, key: Option<&SecretKey>) {
-    let Some(key) = key.map(SecretKey::public_key) else {
-        return tracing::info!("no key_file: this node follows and never votes");
-    };
-    match settings.validators.index_of(&key) {
-        Some(index) => tracing::info!(%index, %key, "validator"),
-        None => tracing::warn!(
-            %key,
-            "this key is in no validator set of the chain: the node follows and does not vote; check key_file"
+fn say_role(settings: &Settings, replica: &Replica) {
+    let epoch = replica.epoch();
+    match (settings.keys.first().map(SecretKey::public_key), replica.index()) {
+        (None, _) => tracing::info!("no key_file: this node follows and never votes"),
+        (Some(_), Some(index)) => tracing::info!(%index, %epoch, "validator"),
+        (Some(key), None) => tracing::warn!(
+            %key, %epoch,
+            "this key is not in the validator set of the epoch: the node follows, and votes once it is; check key_file"
         ),
     }
 }
@@ -215,7 +215,7 @@ async fn start_mesh(
     config: &Config,
     genesis: &Genesis,
     settings: &Settings,
-    key: Option<SecretKey>,
+    replica: &Replica,
 ) -> Result<(MeshHandle, mpsc::Receiver<MeshEvent>), Error> {
     let chain = ChainIdentity {
         chain_id: settings.chain_id,
@@ -230,10 +230,8 @@ async fn start_mesh(
         transport: config.transport,
         limits: MeshLimits::default(),
     };
-    // A key outside the set cannot prove a place in it, so the node observes.
-    let in_set = key.filter(|key| settings.validators.index_of(&key.public_key()).is_some());
-    let identity = in_set.map_or_else(MeshIdentity::observer, MeshIdentity::validator);
+    let identity = MeshIdentity::validators(settings.keys.iter().cloned());
     let (mesh, events) = Mesh::start(mesh_config, identity).await?;
-    mesh.set_validators(settings.validators.clone());
+    mesh.set_validators(&[replica.validators().clone(), replica.next_validators().clone()]);
     Ok((mesh, events))
 }

@@ -6,7 +6,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
 use types::vote::Signed;
 use types::{
-    B256, Block, CommitQc, CommitVote, CommittedBlock, Epoch, Height, Prepare, Qc, Tc, Timeout, View,
+    B256, Block, CommitQc, CommitVote, CommittedBlock, Epoch, EpochInfo, Height, Prepare, Qc, Tc, Timeout,
+    View,
 };
 
 /// Everything a validator must not forget, in one record. Replaced as a whole; never lowered.
@@ -52,6 +53,8 @@ pub enum Record {
     Evidence(Box<StoredEvidence>),
     /// Something more that restrains signing: an alarm, a floor. Added to what is there ([`Restraint::tighten`]).
     Restraint(Box<Restraint>),
+    /// Who votes in an epoch to come. Written before the mark of the final block that fixed it.
+    Epoch(Box<EpochInfo>),
 }
 
 /// Proof that a batch of records is on disk. Only a [`Disk`] makes one, after its fsync.
@@ -99,4 +102,7 @@ pub trait Disk {
 
     /// The finalized block at a height with its commit certificate, if it has its own.
     fn finalized(&self, height: Height) -> Result<Option<CommittedBlock>, DiskError>;
+
+    /// What a [`Record::Epoch`] said of an epoch.
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochInfo>, DiskError>;
 }

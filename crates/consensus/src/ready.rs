@@ -6,7 +6,10 @@ use crate::disk::{Disk, DiskError, Durable, Record};
 use std::sync::Arc;
 use types::engine::{Forkchoice, PayloadRequest};
 use types::injected;
-use types::{B256, Block, CommitQc, ConsensusMessage, Evidence, FetchRequest, Height, ValidatorIndex, View};
+use types::{
+    B256, Block, CommitQc, ConsensusMessage, Epoch, Evidence, FetchRequest, Height, ValidatorIndex,
+    ValidatorSet, View,
+};
 
 /// Work that may start before anything is durable: it reveals no signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +106,22 @@ pub enum Event {
         /// Its hash.
         block_hash: B256,
         /// Why.
+        reason: String,
+    },
+    /// An epoch was entered: indices mean this set from now on.
+    Epoch {
+        /// Which.
+        epoch: Epoch,
+        /// Who votes in it.
+        validators: Arc<ValidatorSet>,
+        /// Who votes in the one after.
+        next: Arc<ValidatorSet>,
+    },
+    /// The executor named validators that make no set; the set before stays for one epoch more.
+    SetRefused {
+        /// Epoch they were for.
+        epoch: Epoch,
+        /// What is wrong with them.
         reason: String,
     },
     /// Something no honest minority can cause; signing has stopped.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{B256, Block, Height, RejectionCode, View};
+use types::{B256, Block, Height, RejectionCode, Validator, View};
 
 /// Blocks kept above the finalized height.
 pub const NODES_MAX: usize = 512;
@@ -34,6 +34,8 @@ pub struct Node {
     pub hash: B256,
     /// What the executor says.
     pub verdict: Verdict,
+    /// Of an epoch's last block, once executed: the validators of the epoch after the next one.
+    pub next_validators: Option<Vec<Validator>>,
 }
 
 /// The last finalized block: what the tree hangs on.
@@ -112,7 +114,7 @@ impl BlockTree {
         if block.header.height <= self.root.height || self.contains(&hash) || self.nodes.len() >= NODES_MAX {
             return false;
         }
-        self.nodes.insert(hash, Node { block, hash, verdict: Verdict::Waiting });
+        self.nodes.insert(hash, Node { block, hash, verdict: Verdict::Waiting, next_validators: None });
         true
     }
 
@@ -120,6 +122,13 @@ impl BlockTree {
     pub fn judge(&mut self, hash: &B256, verdict: Verdict) {
         if let Some(node) = self.nodes.get_mut(hash).filter(|n| !matches!(n.verdict, Verdict::Invalid(_))) {
             node.verdict = verdict;
+        }
+    }
+
+    /// What the executor said of the validators to come, with its verdict.
+    pub fn note_validators(&mut self, hash: &B256, members: Vec<Validator>) {
+        if let Some(node) = self.nodes.get_mut(hash) {
+            node.next_validators = Some(members);
         }
     }
 

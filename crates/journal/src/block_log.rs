@@ -40,6 +40,7 @@ pub(crate) enum Entry<'a> {
     Finalized(Height, B256),
     /// With the hash of its encoding.
     Evidence(&'a StoredEvidence, B256),
+    Epoch(&'a types::EpochInfo),
 }
 
 /// What recovery needs from the log.
@@ -293,6 +294,12 @@ impl BlockLog {
                     let height = stored.included.map_or(Height::ZERO, |(height, _)| height);
                     batch.push(header(Kind::Evidence, height, *hash), *stored)?;
                 }
+                // The header's height is the epoch's number.
+                Entry::Epoch(info) if self.index.epoch(info.epoch).is_none() => {
+                    let number = Height::new(info.epoch.get());
+                    batch.push(header(Kind::Epoch, number, B256::ZERO), *info)?;
+                }
+                Entry::Epoch(_) => {}
                 Entry::Finalized(height, hash) => {
                     let stored = self.index.block(hash).is_some() || blocks.contains(hash);
                     if self.is_new_mark(finalized, height.get(), hash, stored)? {

@@ -3,9 +3,9 @@
 use crate::JournalError;
 use crate::record::Kind;
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU32;
-use types::{B256, Height};
+use types::{B256, Epoch, Height};
 
 /// Records of evidence that are given back at open. A validator costs two per epoch it offends in.
 const EVIDENCE_MAX: usize = 4096;
@@ -43,6 +43,7 @@ pub(crate) struct Index {
     finalized_from: u64,
     finalized: Vec<B256>,
     highest_commit: Option<(u64, B256)>,
+    epochs: BTreeMap<u64, Location>,
     blocks: u64,
     commits: u64,
     /// The latest evidence, oldest first.
@@ -77,6 +78,11 @@ impl Index {
     /// The latest evidence stored, oldest first.
     pub fn evidence(&self) -> impl Iterator<Item = (B256, Location)> + '_ {
         self.evidence.iter().copied()
+    }
+
+    /// Who votes in an epoch.
+    pub fn epoch(&self, epoch: Epoch) -> Option<Location> {
+        self.epochs.get(&epoch.get()).copied()
     }
 
     pub fn finalized_hash(&self, height: Height) -> Option<B256> {
@@ -141,6 +147,9 @@ impl Index {
                 if self.evidence.len() > EVIDENCE_MAX {
                     self.evidence.pop_front();
                 }
+            }
+            Some(Kind::Epoch) => {
+                self.epochs.entry(entry.height).or_insert(location);
             }
             Some(Kind::SignState) | None => {}
         }

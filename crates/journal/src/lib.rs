@@ -9,7 +9,7 @@
 //! IDENTITY             format version, genesis hash and the secret that keys all checksums; written last at creation
 //! RESTRAINT            what restrains signing beside the sign-state, and where the directory was made ([`guard`])
 //! sign-a.log sign-b.log  the sign-state, in turns, every record twice ([`sign_log`])
-//! blocks-00000001.log …  blocks, certificates, finalized marks, evidence ([`block_log`]); .idx lists a sealed segment's records
+//! blocks-00000001.log …  blocks, certificates, finalized marks, validator sets, evidence ([`block_log`]); .idx lists a sealed segment's records
 //! ```
 //! Both logs number their records and name the other log's newest durable record in each of their own. So when one
 //! log lost what had been acknowledged, the other one proves it, even if the loss looks like a torn write.
@@ -48,7 +48,7 @@ use segment::{FileKind, Head};
 use sign_log::{SignLog, SignRecord};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use types::{B256, Block, CommitQc, CommittedBlock, Height};
+use types::{B256, Block, CommitQc, CommittedBlock, Epoch, EpochInfo, Height};
 
 /// Size of a new block segment unless [`Options`] say otherwise.
 pub const BLOCK_SEGMENT_BYTES: u64 = 64 << 20;
@@ -263,6 +263,7 @@ impl Journal {
                 Record::Commit(qc) => Some(Entry::Commit(qc)),
                 Record::Finalized { height, block_hash } => Some(Entry::Finalized(*height, *block_hash)),
                 Record::Evidence(stored) => Some(Entry::Evidence(stored, evidence_id(stored))),
+                Record::Epoch(info) => Some(Entry::Epoch(info)),
                 Record::SignState(_) | Record::Restraint(_) => None,
             })
             .collect();
@@ -311,6 +312,12 @@ impl Disk for Journal {
         let Some(block) = self.read_block(&hash)? else { return Ok(None) };
         let commit = self.read_commit(&hash)?;
         Ok(Some(CommittedBlock { block: Arc::unwrap_or_clone(block), commit }))
+    }
+
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochInfo>, DiskError> {
+        let Some(location) = self.blocks.index().epoch(epoch) else { return Ok(None) };
+        let payload = self.blocks.read(location, Kind::Epoch, &B256::ZERO)?;
+        Ok(Some(self.decode(location.segment, location.offset, &payload)?))
     }
 }
 

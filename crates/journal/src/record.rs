@@ -22,12 +22,13 @@ pub(crate) enum Kind {
     Block = 2,
     Commit = 3,
     Finalized = 4,
+    Epoch = 5,
     Evidence = 6,
 }
 
 impl Kind {
     pub fn from_u8(value: u8) -> Option<Self> {
-        [Self::SignState, Self::Block, Self::Commit, Self::Finalized, Self::Evidence]
+        [Self::SignState, Self::Block, Self::Commit, Self::Finalized, Self::Epoch, Self::Evidence]
             .into_iter()
             .find(|kind| *kind as u8 == value)
     }

@@ -800,3 +800,32 @@ fn creating_and_reopening() {
         println!("create {created:?}, open {:?}", start.elapsed() - created);
     }
 }
+
+#[test]
+fn the_validators_of_every_epoch_are_found_after_reopening_and_the_first_word_counts() {
+    let dir = TempDir::new().unwrap();
+    let info = |epoch: u64, seed: u8| {
+        let validator = |i: u8| types::Validator {
+            address: Address::repeat_byte(i),
+            public_key: types::PublicKey([i; 48]),
+            stake: types::Stake::new(u128::from(i)),
+        };
+        let validators = (1..100).map(validator).collect();
+        types::EpochInfo { epoch: Epoch::new(epoch), seed: B256::repeat_byte(seed), validators }
+    };
+    let (mut journal, _) = open(dir.path());
+    for epoch in 2..40 {
+        let block = block(epoch - 1, 0, 300);
+        journal.persist(&[Record::Block(block.clone()), sign(epoch)]).unwrap();
+        journal.persist(&[Record::Epoch(Box::new(info(epoch, 1))), mark(&block)]).unwrap();
+    }
+    journal.persist(&[Record::Epoch(Box::new(info(7, 9)))]).unwrap();
+    assert!(journal.stats().unwrap().segments > 2, "the sets span segments");
+    drop(journal);
+    let (journal, _) = open(dir.path());
+    for epoch in 2..40 {
+        assert_eq!(journal.epoch(Epoch::new(epoch)).unwrap(), Some(info(epoch, 1)));
+    }
+    assert_eq!(journal.epoch(Epoch::new(40)).unwrap(), None);
+    assert!(journal.check().unwrap().problems.is_empty());
+}

@@ -36,10 +36,10 @@ pub enum NetError {
         reason: String,
     },
     /// A validator is not connected right now.
-    #[error("validator {index} is not connected")]
+    #[error("validator {key} is not connected")]
     NotConnected {
         /// Which one.
-        index: u32,
+        key: crypto::PublicKey,
     },
     /// Nobody is connected who could answer.
     #[error("no peer is connected")]

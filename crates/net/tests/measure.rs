@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use types::{Epoch, QuorumRule, Stake, Validator, ValidatorIndex, ValidatorSet};
+use types::{Epoch, PublicKey, QuorumRule, Stake, Validator, ValidatorSet};
 
 const CHAIN: ChainIdentity =
     ChainIdentity { chain_id: 7, genesis_hash: B256::repeat_byte(1), rules_hash: B256::repeat_byte(2) };
@@ -28,6 +28,10 @@ fn cpu() -> Duration {
 
 fn secret(number: u8) -> SecretKey {
     SecretKey::from_seed(&[number + 1; 32])
+}
+
+fn key(number: u8) -> PublicKey {
+    secret(number).public_key()
 }
 
 fn set(n: u8) -> Arc<ValidatorSet> {
@@ -58,7 +62,7 @@ async fn meshes(n: u8, transport: Transport) -> Meshes {
             limits: MeshLimits::default(),
         };
         let (handle, received) = Mesh::start(config, MeshIdentity::validator(secret(number))).await.unwrap();
-        handle.set_validators(set(n));
+        handle.set_validators(&[set(n)]);
         handles.push(handle);
         events.push(received);
         folders.push(folder);
@@ -97,10 +101,10 @@ async fn mesh_latency_and_cpu_by_transport() {
         let echoing = tokio::spawn(async move {
             loop {
                 let bytes = message(&mut b_events).await;
-                echo.send(ValidatorIndex::new(0), bytes.slice(..bytes.len().min(200)));
+                echo.send(&key(0), bytes.slice(..bytes.len().min(200)));
             }
         });
-        let to = ValidatorIndex::new(1);
+        let to = key(1);
         for (bytes, rounds, pause) in [(200, 2000, true), (200, 5000, false), (1 << 20, 100, false)] {
             let (mut samples, start, cpu_before) = (Vec::new(), Instant::now(), cpu());
             for _ in 0..rounds {
@@ -108,7 +112,7 @@ async fn mesh_latency_and_cpu_by_transport() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 let sent = Instant::now();
-                handles[0].send(to, Bytes::from(vec![1; bytes]));
+                handles[0].send(&to, Bytes::from(vec![1; bytes]));
                 message(&mut a_events).await;
                 samples.push(sent.elapsed());
             }
@@ -125,7 +129,7 @@ async fn mesh_latency_and_cpu_by_transport() {
         let mut received = 0;
         while received < count {
             while sent < count && sent - received < 1000 {
-                handles[0].send(to, Bytes::from(vec![1; 200]));
+                handles[0].send(&to, Bytes::from(vec![1; 200]));
                 sent += 1;
             }
             message(&mut a_events).await;
@@ -197,7 +201,7 @@ async fn mesh_reconnection_after_a_restart() {
                 limits: MeshLimits::default(),
             };
             let (restarted, _events) = Mesh::start(config, MeshIdentity::validator(secret(1))).await.unwrap();
-            restarted.set_validators(set(2));
+            restarted.set_validators(&[set(2)]);
             while !matches!(a_events.recv().await.unwrap(), MeshEvent::Connected(_)) {}
             samples.push(start.elapsed());
             b = restarted;

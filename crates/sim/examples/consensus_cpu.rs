@@ -108,7 +108,7 @@ impl Network {
             per_block: Vec::new(),
         };
         for key in &keys {
-            let settings = Settings::new(&genesis, Some(key.clone()), None)?;
+            let settings = Settings::new(&genesis, vec![key.clone()], None)?;
             let disk = SimDisk::default();
             let replica = Replica::new(settings, Recovered::default(), &disk, network.now())?;
             let executed = BTreeMap::from([(genesis.hash(), Height::ZERO)]);

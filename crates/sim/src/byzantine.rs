@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use types::vote::Signed;
 use types::{
-    B256, Commit, CommitQc, CommitVote, ConsensusMessage, Domain, Height, Justify, Prepare, PrepareVote,
-    Proposal, ProposalVote, Qc, Signature, Timeout, TimeoutVote, ValidatorIndex, View,
+    B256, Commit, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, Height, Justify, Prepare,
+    PrepareVote, Proposal, ProposalVote, Qc, Signature, Timeout, TimeoutVote, ValidatorIndex, View,
 };
 
 /// How a validator misbehaves.
@@ -80,6 +80,14 @@ impl Byzantine {
     /// A liar with the key of a validator.
     pub fn new(behaviour: Behaviour, index: ValidatorIndex, key: SecretKey, domain: Domain) -> Self {
         Self { behaviour, acts: 0, index, key, domain, twins: BTreeMap::new(), committed: BTreeSet::new() }
+    }
+
+    /// A new epoch: views start again, under another domain and perhaps at another place.
+    pub fn enter_epoch(&mut self, epoch: Epoch, index: ValidatorIndex) {
+        self.domain.epoch = epoch.get();
+        self.index = index;
+        self.twins.clear();
+        self.committed.clear();
     }
 
     /// What it really sends when its replica sends `message` to `to`.

@@ -1,7 +1,7 @@
 //! One checker per property. A violation is a message; the world stops at the first.
 
 use crate::executor::SimExecutor;
-use consensus::{Audit, Recovered, SignState};
+use consensus::{Audit, SignState};
 use crypto::tagged_hash;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{
@@ -121,6 +121,22 @@ pub fn durable_before_sent(
             _ => Err(format!("validator {by} sent a {} before any sign-state was durable", message.kind())),
         };
     };
+    let voted = !matches!(
+        message,
+        ConsensusMessage::Qc(_)
+            | ConsensusMessage::Tc(_)
+            | ConsensusMessage::CommitQc(_)
+            | ConsensusMessage::Evidence(..)
+    );
+    if voted && state.epoch != message.epoch() {
+        let (epoch, kind) = (message.epoch(), message.kind());
+        return match state.epoch > epoch {
+            true => Ok(()),
+            false => {
+                Err(format!("validator {by} sent a {kind} of epoch {epoch}, durable is {}", state.epoch))
+            }
+        };
+    }
     let covered = match message {
         ConsensusMessage::Proposal(_, p) => state.last_proposal.is_some_and(|(view, hash)| {
             view > p.signed.statement.view
@@ -180,13 +196,16 @@ pub fn executed_before_final(
 
 /// A commit certificate on disk never holds an own vote that the sign-state does not remember (C-7.3): the node would
 /// go on as if it had not voted.
-pub fn no_proof_without_the_vote(own: ValidatorIndex, found: &Recovered) -> Result<(), String> {
-    let Some(qc) = found.commit.as_ref().filter(|qc| qc.signers.contains(own)) else { return Ok(()) };
-    let remembered = found.sign_state.as_ref().is_some_and(|state| {
+pub fn no_proof_without_the_vote(
+    own: ValidatorIndex,
+    qc: &CommitQc,
+    found: Option<&SignState>,
+) -> Result<(), String> {
+    let remembered = found.is_some_and(|state| {
         let last = state.last_commit.as_ref().map_or(View::ZERO, |vote| vote.statement.view);
         state.epoch > qc.epoch || (state.epoch == qc.epoch && last >= qc.vote.view)
     });
-    if remembered {
+    if remembered || !qc.signers.contains(own) {
         return Ok(());
     }
     Err(format!(
@@ -210,6 +229,14 @@ pub fn nothing_forgotten(claimed: Option<&SignState>, found: Option<&SignState>)
             state.high_qc.as_ref().map_or(View::ZERO, |qc| qc.view()),
         ]
     };
+    if found.epoch != claimed.epoch {
+        let (found, claimed) = (found.epoch, claimed.epoch);
+        return if found > claimed {
+            Ok(())
+        } else {
+            Err(format!("FORGOTTEN: epoch {found} after {claimed}"))
+        };
+    }
     let less = restraints(found).iter().zip(restraints(claimed)).any(|(found, claimed)| *found < claimed);
     if found.epoch < claimed.epoch || (found.epoch == claimed.epoch && less) {
         return Err(format!("FORGOTTEN: {found:?} is less than {claimed:?}"));

@@ -4,7 +4,7 @@ use consensus::evidence::StoredEvidence;
 use consensus::{Disk, DiskError, Durable, Record, Recovered, Restraint, SignState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::{B256, Block, CommitQc, CommittedBlock, Height};
+use types::{B256, Block, CommitQc, CommittedBlock, Epoch, EpochInfo, Height};
 
 /// Where in a `persist` call the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub struct SimDisk {
     evidence: Vec<StoredEvidence>,
     /// What restrains signing; an operator may change it while the node is down.
     pub restraint: Restraint,
+    epochs: BTreeMap<Epoch, EpochInfo>,
     /// When set, a coming `persist` crashes there.
     pub crash: Option<CrashPoint>,
     /// Calls that still succeed before it.
@@ -109,6 +110,10 @@ impl SimDisk {
                 assert_eq!(height.get(), self.finalized_height().get() + 1, "finalized heights rise by one");
                 self.finalized.insert(*height, *block_hash);
             }
+            Record::Epoch(info) => {
+                let known = self.epochs.entry(info.epoch).or_insert_with(|| (**info).clone());
+                assert_eq!(known, &**info, "an epoch's set never changes");
+            }
         }
     }
 }
@@ -135,5 +140,9 @@ impl Disk for SimDisk {
             block: (**block).clone(),
             commit: self.commits.get(&height).filter(|qc| qc.vote.block_hash == block.header.hash()).cloned(),
         }))
+    }
+
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochInfo>, DiskError> {
+        Ok(self.epochs.get(&epoch).cloned())
     }
 }

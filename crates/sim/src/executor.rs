@@ -1,9 +1,11 @@
 //! A simulated executor: its state hash chains over payload commitments, un-finalized blocks are lost when it dies,
 //! finalized ones are not.
 
+use crate::sets::Sets;
 use crypto::merkle::payload_root;
 use crypto::tagged_hash;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use types::engine::{BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus};
 use types::{B256, Block, Height};
 
@@ -16,6 +18,8 @@ pub struct SimExecutor {
     overlays: BTreeMap<B256, (B256, Height, B256)>,
     /// Timestamps of all blocks ever executed; a block includes every transaction before.
     stamps: BTreeMap<B256, u64>,
+    /// Who votes when; without it no block ends an epoch.
+    sets: Option<Arc<Sets>>,
     /// Answers calls.
     pub alive: bool,
     /// Computes wrong state hashes for what it builds.
@@ -36,10 +40,16 @@ impl SimExecutor {
             durable: vec![(genesis_hash, B256::ZERO)],
             overlays: BTreeMap::new(),
             stamps: BTreeMap::new(),
+            sets: None,
             alive: true,
             lies: false,
             poisons: false,
         }
+    }
+
+    /// The same with epochs.
+    pub fn with_sets(genesis_hash: B256, sets: Arc<Sets>) -> Self {
+        Self { sets: Some(sets), ..Self::new(genesis_hash) }
     }
 
     /// The process dies and comes back: only what is durable remains.
@@ -96,10 +106,12 @@ impl SimExecutor {
     /// Executes a block.
     pub fn new_payload(&mut self, block: &Block) -> Result<PayloadStatus, EngineError> {
         let (header, hash) = (&block.header, block.header.hash());
+        let sets = self.sets.as_ref().filter(|sets| sets.schedule().is_boundary(header.height));
+        let next_validators = sets.map(|sets| sets.members(header.epoch.next().next()));
         let valid = |state_hash| PayloadStatus::Valid {
             state_hash,
             receipts_hash: header.payload_commitment,
-            next_validators: None,
+            next_validators: next_validators.clone(),
         };
         if header.height <= self.head().height {
             // As the real one does: a block that contradicts what is final is the caller's mistake.

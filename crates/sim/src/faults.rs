@@ -172,7 +172,9 @@ impl World {
         // Half of the time the whole machine goes, and the executor's memory with it; with its disk, its state.
         if self.rng.random() {
             match shown {
-                Some(Frailty::DiskLost) => self.nodes[node].executor = SimExecutor::new(self.genesis_hash()),
+                Some(Frailty::DiskLost) => {
+                    self.nodes[node].executor = SimExecutor::with_sets(self.genesis_hash(), self.sets.clone())
+                }
                 _ => self.nodes[node].executor.restart(),
             }
             self.nodes[node].executor_life += 1;
@@ -195,7 +197,7 @@ impl World {
         self.schedule(delay, What::Fault(Fault::Restart(node)));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             if self.linked.remove(&pair(node, other)) {
-                self.handle(other, Input::Disconnected(self.index_of(node)))?;
+                self.tell_link(other, node, false)?;
             }
         }
         Ok(())
@@ -212,7 +214,15 @@ impl World {
             self.coverage.note("damaged disks replaced");
         }
         match self.started(node) {
-            Ok(replica) => self.nodes[node].replica = Some(replica),
+            Ok(replica) => {
+                let (epoch, who) = (replica.epoch(), self.nodes[node].who);
+                self.nodes[node].epoch = epoch;
+                self.nodes[node].replica = Some(replica);
+                let index = self.sets.index(who, epoch);
+                if let (Some(liar), Some(index)) = (&mut self.nodes[node].byzantine, index) {
+                    liar.enter_epoch(epoch, index);
+                }
+            }
             Err(why) if self.nodes[node].frail.is_some() => {
                 self.coverage.note("starts refused for damage");
                 self.tell(|| format!("n{node} refuses to start: {why}"));
@@ -244,7 +254,10 @@ impl World {
         let recovered = self.nodes[node].storage.recover()?;
         if self.is_accountable(node) {
             nothing_forgotten(claimed.as_ref(), recovered.sign_state.as_ref())?;
-            no_proof_without_the_vote(self.index_of(node), &recovered)?;
+            if let Some(qc) = &recovered.commit {
+                let own = self.index_of(node, qc.epoch);
+                no_proof_without_the_vote(own, qc, recovered.sign_state.as_ref())?;
+            }
             if let Some(vote) = recovered.sign_state.as_ref().and_then(|state| state.last_prepare.as_ref()) {
                 let hash = vote.statement.block_hash;
                 let stored = self.nodes[node].storage.block(&hash).map_err(|error| error.to_string())?;
@@ -267,8 +280,8 @@ impl World {
         {
             return Ok(());
         }
-        self.handle(a, Input::Connected(self.index_of(b)))?;
-        self.handle(b, Input::Connected(self.index_of(a)))
+        self.tell_link(a, b, true)?;
+        self.tell_link(b, a, true)
     }
 
     fn executor_dies(&mut self) -> Result<(), String> {
@@ -402,9 +415,9 @@ impl World {
         let links: Vec<_> = self.linked.iter().copied().collect();
         if let Some((a, b)) = links.choose(&mut self.rng).copied() {
             if self.rng.random() {
-                self.handle(a, Input::Disconnected(self.index_of(b)))?;
+                self.tell_link(a, b, false)?;
             }
-            self.handle(a, Input::Connected(self.index_of(b)))?;
+            self.tell_link(a, b, true)?;
         }
         self.again(self.plan.reconnect_every_ms, Fault::Reconnect);
         Ok(())
@@ -438,6 +451,6 @@ impl World {
     }
 }
 
-fn pair(a: usize, b: usize) -> (usize, usize) {
+pub(crate) fn pair(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))
 }

@@ -24,11 +24,13 @@ pub struct Justice {
 #[derive(Debug, Default)]
 struct Received {
     life: u64,
+    epoch: Epoch,
     from: BTreeMap<ValidatorIndex, Statements<()>>,
 }
 
 /// A vote as it arrives.
 pub(crate) struct Arrival {
+    epoch: Epoch,
     from: ValidatorIndex,
     claim: Claim,
 }
@@ -43,7 +45,7 @@ pub(crate) fn arrival(input: &Input) -> Option<Arrival> {
         ConsensusMessage::Timeout(_, timeout) => Claim::Timeout(timeout.signed.statement),
         _ => return None,
     };
-    Some(Arrival { from: *from, claim })
+    Some(Arrival { epoch: message.epoch(), from: *from, claim })
 }
 
 impl Justice {
@@ -59,7 +61,7 @@ impl World {
         let names = self.guilty(evidence)?;
         self.coverage.note("evidence found");
         // What a disk that loses data remembers, or what a follower knows, need not reach a block.
-        if self.is_accountable(node) && self.is_validator(node) {
+        if self.is_accountable(node) && self.sets.index(self.nodes[node].who, evidence.epoch()).is_some() {
             self.justice.convicted.extend(names);
         }
         Ok(())
@@ -86,13 +88,18 @@ impl World {
         Ok(())
     }
 
+    /// The nodes that have a place in an epoch.
+    fn who_is(&self, index: ValidatorIndex, epoch: Epoch) -> Vec<usize> {
+        self.sets.who(index, epoch).map_or(Vec::new(), |who| self.places_of(who))
+    }
+
     /// Whom evidence names, once it is checked.
     fn guilty(&self, evidence: &Evidence) -> Result<Vec<evidence::Offender>, String> {
         let epoch = evidence.epoch();
         let verdict = evidence.verify(&self.set_of(epoch), &self.domain());
         let offenders = verdict.map_err(|error| format!("BAD EVIDENCE: {error}"))?;
         let honest = |index: &&ValidatorIndex| {
-            self.places_of(index.get() as usize).iter().all(|node| self.is_accountable(*node))
+            self.who_is(**index, epoch).iter().all(|node| self.is_accountable(*node))
         };
         match offenders.iter().find(honest) {
             Some(honest) => Err(format!("EVIDENCE against the honest validator {honest}: {evidence:?}")),
@@ -109,10 +116,14 @@ impl World {
         view_before: View,
         replica: &Replica,
     ) -> Result<(), String> {
-        let Some(Arrival { from, claim }) = arrival.filter(|_| self.is_accountable(node)) else {
+        let Some(Arrival { epoch, from, claim }) = arrival.filter(|_| self.is_accountable(node)) else {
             return Ok(());
         };
-        let sender = self.places_of(from.get() as usize);
+        // What comes early is handled later, what comes late not at all.
+        if epoch != self.nodes[node].epoch || epoch != replica.epoch() {
+            return Ok(());
+        }
+        let sender = self.who_is(from, epoch);
         // A spammer's signatures are bad now and then, and cost it the checks it gets.
         let spams = |place: &usize| {
             self.nodes[*place].byzantine.as_ref().is_some_and(|liar| liar.behaviour == Behaviour::Spammer)
@@ -122,8 +133,8 @@ impl World {
         }
         let (life, now) = (self.nodes[node].life, view_before.get());
         let received = self.justice.received.entry(node).or_default();
-        if received.life != life {
-            *received = Received { life, from: BTreeMap::new() };
+        if (received.life, received.epoch) != (life, epoch) {
+            *received = Received { life, epoch, from: BTreeMap::new() };
         }
         let close = |view: View| {
             view.get().saturating_add(evidence::VIEWS_KEPT / 2) >= now

@@ -19,6 +19,7 @@ mod faults;
 mod justice;
 mod narrate;
 pub mod plan;
+pub mod sets;
 pub mod storage;
 pub mod twins;
 mod watch;

@@ -84,6 +84,9 @@ const UNEVEN: [&[u128]; 6] = [
     &[100, 100, 100, 1, 1, 1, 1],
 ];
 
+/// More heights than any run has.
+const ENDLESS: u64 = 1 << 30;
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -101,6 +104,10 @@ pub struct Plan {
     pub journals: bool,
     /// Nodes without a key, which only follow.
     pub followers: usize,
+    /// Heights per epoch.
+    pub epoch_length: u64,
+    /// Whether the set changes from epoch 2 on: the members join, leave, change weights, keys and places.
+    pub churn: bool,
     /// One-way delay of a message in microseconds: at least, at most.
     pub delay_us: (u64, u64),
     /// Messages lost, in thousandths, while faults last.
@@ -163,6 +170,8 @@ impl Plan {
         let slowest = choose(&mut rng, &[2_000, 20_000, 90_000]);
         let (byzantine, frail) = draw_faulty(&mut rng, &stakes, &classes);
         let followers = rng.random_range(0..=1);
+        let epoch_length = choose(&mut rng, &[4, 4, 5, 7, 12, ENDLESS]);
+        let churn = rng.random_bool(0.7);
         // What a class draws is drawn whether it is on or not, so that a class can be switched off by hand without
         // changing everything else.
         let mut of = |class: Class, choices: &[u64]| {
@@ -175,6 +184,8 @@ impl Plan {
             frail,
             journals: false,
             followers,
+            epoch_length,
+            churn,
             delay_us: (slowest / 8, slowest),
             loss_permille: of(Class::Losses, &[10, 100, 300]) as u32,
             duplicate_permille: of(Class::Duplicates, &[20, 200]) as u32,
@@ -218,6 +229,8 @@ impl Plan {
             frail: Vec::new(),
             journals: false,
             followers: 0,
+            epoch_length: ENDLESS,
+            churn: false,
             delay_us: (500, 1_000),
             loss_permille: 0,
             duplicate_permille: 0,

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-use types::{B256, Block, CommittedBlock, Height};
+use types::{B256, Block, CommittedBlock, Epoch, EpochInfo, Height};
 
 /// How a disk breaks its promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +282,13 @@ impl Disk for Storage {
         match &self.medium {
             Medium::Memory(disk) => disk.finalized(height),
             Medium::Files(files) => files.opened()?.finalized(height),
+        }
+    }
+
+    fn epoch(&self, epoch: Epoch) -> Result<Option<EpochInfo>, DiskError> {
+        match &self.medium {
+            Medium::Memory(disk) => disk.epoch(epoch),
+            Medium::Files(files) => files.opened()?.epoch(epoch),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::faults::Fault;
 use crate::world::{What, World};
 use consensus::{Input, Replica};
 use std::collections::BTreeSet;
-use types::{ConsensusMessage, Qc, View};
+use types::{ConsensusMessage, Epoch, Qc, View};
 
 /// What was counted already.
 #[derive(Debug, Default)]
@@ -20,13 +20,14 @@ pub(crate) struct Seen {
 
 /// What of a replica is compared before and after an input.
 pub(crate) struct Glimpse {
+    epoch: Epoch,
     view: View,
     high_qc: View,
 }
 
 impl Glimpse {
     pub(crate) fn of(replica: &Replica) -> Self {
-        Self { view: replica.view(), high_qc: high_qc(replica) }
+        Self { epoch: replica.epoch(), view: replica.view(), high_qc: high_qc(replica) }
     }
 }
 
@@ -59,6 +60,11 @@ impl World {
             self.schedule(2 * crate::twins::ROUND_MS * 1000, What::Fault(Fault::End));
         }
         if !self.is_honest(node) {
+            return;
+        }
+        if replica.epoch() > before.epoch {
+            // Views start again.
+            self.seen = Seen::default();
             return;
         }
         let (state, high) = (replica.sign_state(), high_qc(replica));

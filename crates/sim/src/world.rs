@@ -6,10 +6,11 @@ use crate::checks::{
 };
 use crate::coverage::Coverage;
 use crate::executor::SimExecutor;
-use crate::faults::Fault;
+use crate::faults::{Fault, pair};
 use crate::justice::{self, Justice};
 use crate::narrate;
 use crate::plan::Plan;
+use crate::sets::Sets;
 use crate::storage::{Frailty, Storage};
 use crate::twins::{Route, Script};
 use crate::watch::{Glimpse, Seen, proposed_link};
@@ -112,6 +113,8 @@ pub(crate) struct Node {
     /// The validator it is; a number outside the set for followers.
     pub(crate) who: usize,
     pub(crate) replica: Option<Replica>,
+    /// The epoch it last said it is in.
+    pub(crate) epoch: Epoch,
     pub(crate) storage: Storage,
     pub(crate) executor: SimExecutor,
     /// Rises with every crash; answers to an earlier life are dropped.
@@ -166,7 +169,7 @@ pub struct World {
     pub(crate) now_us: u64,
     sequence: u64,
     queue: BTreeMap<(u64, u64), What>,
-    set: Arc<ValidatorSet>,
+    pub(crate) sets: Arc<Sets>,
     pub(crate) nodes: Vec<Node>,
     /// Pairs of which the first cannot talk to the second.
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -198,8 +201,7 @@ impl World {
     /// A network at genesis.
     pub fn new(plan: Plan) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x7a6e_d31f);
-        let set = ValidatorSet::simulated(Epoch::ZERO, validators(&plan.stakes), QuorumRule::default());
-        let set = Arc::new(set.expect("plans hold valid stakes"));
+        let sets = Arc::new(Sets::new(&plan));
         let twins = plan.byzantine.iter().filter(|(_, behaviour)| *behaviour == Behaviour::Twins);
         let twins: Vec<usize> = twins.map(|(node, _)| *node).collect();
         let count = plan.stakes.len() + plan.followers + twins.len();
@@ -227,7 +229,7 @@ impl World {
             seen: Seen::default(),
             script: None,
             justice: Justice::default(),
-            set,
+            sets,
             plan,
         };
         for index in 0..count {
@@ -238,7 +240,8 @@ impl World {
                 who: twin.map_or(index, |twin| twins[twin]),
                 replica: None,
                 storage,
-                executor: SimExecutor::new(world.genesis_hash()),
+                epoch: Epoch::ZERO,
+                executor: SimExecutor::with_sets(world.genesis_hash(), world.sets.clone()),
                 life: 0,
                 executor_life: 0,
                 tick_at_us: u64::MAX,
@@ -290,8 +293,39 @@ impl World {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].who == validator).collect()
     }
 
-    pub(crate) fn index_of(&self, node: usize) -> ValidatorIndex {
-        ValidatorIndex::new(self.nodes[node].who as u32)
+    /// A node's place in an epoch; one beyond every set where it has none.
+    pub(crate) fn index_of(&self, node: usize, epoch: Epoch) -> ValidatorIndex {
+        self.sets.index(self.nodes[node].who, epoch).unwrap_or(ValidatorIndex::new(u32::MAX))
+    }
+
+    /// Tells a node of its link to another one, if that is a validator in the node's epoch.
+    pub(crate) fn tell_link(&mut self, node: usize, other: usize, up: bool) -> Result<(), String> {
+        match self.sets.index(self.nodes[other].who, self.nodes[node].epoch) {
+            Some(index) if up => self.handle(node, Input::Connected(index)),
+            Some(index) => self.handle(node, Input::Disconnected(index)),
+            None => Ok(()),
+        }
+    }
+
+    /// A node is in another epoch: from now on its indices mean another set.
+    fn enter_epoch(&mut self, node: usize, epoch: Epoch) -> Result<(), String> {
+        let left = std::mem::replace(&mut self.nodes[node].epoch, epoch);
+        let (who, sets) = (self.nodes[node].who, self.sets.clone());
+        if let (Some(liar), Some(index)) = (&mut self.nodes[node].byzantine, sets.index(who, epoch)) {
+            liar.enter_epoch(epoch, index);
+        }
+        self.coverage.note("epochs entered");
+        if sets.index(who, left).is_some() != sets.index(who, epoch).is_some() {
+            self.coverage.note("validators that joined or left");
+        }
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            let whose = self.nodes[other].who;
+            // Whoever changed its key connected anew with it.
+            if self.linked.contains(&pair(node, other)) && sets.key(whose, left) != sets.key(whose, epoch) {
+                self.tell_link(node, other, true)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn is_honest(&self, node: usize) -> bool {
@@ -319,13 +353,10 @@ impl World {
         self.nodes[node].replica.as_ref()
     }
 
-    pub(crate) fn is_validator(&self, node: usize) -> bool {
-        self.nodes[node].who < self.plan.stakes.len()
-    }
-
     /// The set of an epoch.
-    pub(crate) fn set_of(&self, _epoch: Epoch) -> Arc<ValidatorSet> {
-        self.set.clone()
+    pub(crate) fn set_of(&self, epoch: Epoch) -> Arc<ValidatorSet> {
+        let set = ValidatorSet::simulated(epoch, self.sets.members(epoch), QuorumRule::default());
+        Arc::new(set.expect("plans hold valid stakes"))
     }
 
     /// The chain's signing domain, in epoch 0.
@@ -343,12 +374,18 @@ impl World {
             genesis_hash: self.genesis_hash(),
             genesis_timestamp_ms: EPOCH_MS - 10_000,
             seed: seed_of(self.plan.seed),
-            validators: self.set.clone(),
+            validators: self.set_of(Epoch::ZERO),
             timing: Timing { delta_ms: 100, work_ms: 50, ..Timing::default() },
             limits: PayloadLimits { bytes: 1 << 20, gas: 30_000_000, objects: u64::MAX },
-            key: self.is_validator(node).then(|| SecretKey::simulated(self.nodes[node].who as u64)),
-            fee_recipient: Address::ZERO,
+            epochs: self.sets.schedule(),
+            keys: if self.has_keys(node) { Sets::keys(self.nodes[node].who) } else { Vec::new() },
+            fee_recipient: None,
         }
+    }
+
+    /// Followers have keys where they may become validators.
+    fn has_keys(&self, node: usize) -> bool {
+        self.plan.churn || self.nodes[node].who < self.plan.stakes.len()
     }
 
     /// Runs to the end of the plan: faults, then healing, then the heights asked for.
@@ -414,8 +451,12 @@ impl World {
                 }
             }
             What::Deliver { from, to, letter } => {
+                // The mesh does not hear whom it counts as no validator.
+                if !self.sets.speaks(self.nodes[from].who, self.nodes[to].epoch) {
+                    return Ok(true);
+                }
                 self.provoke(to, &letter.message);
-                let from = self.index_of(from);
+                let from = self.index_of(from, letter.message.epoch());
                 self.handle(to, Input::Message { from, message: letter.message.clone() })?;
             }
             What::Reply { node, life, executor_life, reply } => {
@@ -507,7 +548,8 @@ impl World {
             self.start(node, request);
         }
         let deadline = replica.deadline();
-        if deadline <= now.mono_ms {
+        // 0 is "at once", which a node says when it entered an epoch.
+        if deadline != 0 && deadline <= now.mono_ms {
             return Err(format!(
                 "BUSY LOOP: node {node} wants to be called again at {deadline}, it is {}",
                 now.mono_ms
@@ -544,7 +586,8 @@ impl World {
         let (life, executor_life) = (self.nodes[node].life, self.nodes[node].executor_life);
         match request {
             Request::Fetch { id, peer, request } => {
-                let places = self.places_of(peer.get() as usize);
+                let who = self.sets.who(peer, self.nodes[node].epoch).expect("only members are asked");
+                let places = self.places_of(who);
                 let to = *places.choose(&mut self.rng).expect("every validator is somewhere");
                 match self.link_delay(node, to) {
                     Some(delay) => {
@@ -640,14 +683,23 @@ impl World {
     }
 
     fn outbound(&mut self, node: usize, effect: Outbound) -> Result<(), String> {
-        let index = self.index_of(node);
+        let epoch = self.nodes[node].epoch;
         match effect {
-            Outbound::Send(to, message) => self.send(node, index, &[to.get() as usize], message),
+            Outbound::Send(to, message) => {
+                let who = self.sets.who(to, epoch).expect("only members are sent to");
+                self.send(node, &[who], message)
+            }
             Outbound::Broadcast(message) => {
-                // Votes and proposals go to validators only.
+                // Votes and proposals go to validators only, to those of the next epoch too.
                 let own = self.nodes[node].who;
-                let others: Vec<usize> = (0..self.plan.stakes.len()).filter(|other| *other != own).collect();
-                self.send(node, index, &others, message)
+                let everybody = 0..self.plan.stakes.len() + self.plan.followers;
+                let others: Vec<usize> =
+                    everybody.filter(|other| *other != own && self.sets.speaks(*other, epoch)).collect();
+                self.send(node, &others, message)
+            }
+            Outbound::Event(Event::Epoch { epoch, .. }) => self.enter_epoch(node, epoch),
+            Outbound::Event(Event::SetRefused { epoch, reason }) => {
+                Err(format!("node {node} refuses the set of epoch {epoch}: {reason}"))
             }
             Outbound::Finalize(choice) => {
                 let (life, executor_life) = (self.nodes[node].life, self.nodes[node].executor_life);
@@ -663,7 +715,7 @@ impl World {
                 self.tell(|| format!("n{node} FINAL h{height} {}", narrate::short(&block_hash)));
                 executed_before_final(&self.nodes[node].executor, node, height, block_hash)?;
                 if let Some(commit) = &commit {
-                    certified_by_two_thirds(self.set.validators(), commit)?;
+                    certified_by_two_thirds(&self.sets.members(commit.epoch), commit)?;
                 }
                 self.one_chain.finalized(node, height, block_hash)?;
                 self.punish(&block)?;
@@ -684,7 +736,8 @@ impl World {
                 Err(format!("ALARM at node {node}: {what}"))
             }
             Outbound::Event(Event::Misbehaviour { validator, what })
-                if self.is_honest(node) && self.is_accountable(validator.get() as usize) =>
+                if self.is_honest(node)
+                    && self.sets.who(validator, epoch).is_some_and(|w| self.is_accountable(w)) =>
             {
                 Err(format!("node {node} accuses the honest validator {validator}: {what}"))
             }
@@ -700,7 +753,9 @@ impl World {
                         format!("n{node} rejects h{height} {}: {reason}", narrate::short(&block_hash))
                     }
                     Event::Alarm(what) => format!("n{node} ALARM {what}"),
-                    Event::Finalized { .. } => format!("n{node} finalized"),
+                    Event::Finalized { .. } | Event::Epoch { .. } | Event::SetRefused { .. } => {
+                        format!("n{node} moves on")
+                    }
                     Event::Evidence(evidence) => format!("n{node} proves {:?}", evidence.accusation()),
                     Event::EvidenceFinal { height, evidence } => {
                         format!("n{node} holds h{height} final, which proves {:?}", evidence.accusation())
@@ -711,18 +766,9 @@ impl World {
         }
     }
 
-    fn send(
-        &mut self,
-        node: usize,
-        index: ValidatorIndex,
-        to: &[usize],
-        message: ConsensusMessage,
-    ) -> Result<(), String> {
+    fn send(&mut self, node: usize, to: &[usize], message: ConsensusMessage) -> Result<(), String> {
         let to: Vec<usize> = to.iter().flat_map(|validator| self.places_of(*validator)).collect();
-        if !self.is_validator(node) {
-            // The mesh refuses messages of nodes outside the set.
-            return Ok(());
-        }
+        let index = self.index_of(node, message.epoch());
         if let Some(liar) = &mut self.nodes[node].byzantine {
             let sent = liar.twist(&to, &message, &mut self.rng);
             self.send_lies(node, sent);
@@ -779,7 +825,7 @@ impl World {
 
     fn send_lies(&mut self, node: usize, sent: Vec<Sent>) {
         for (to, message, extra) in sent {
-            if self.lies.sent(self.index_of(node), &message).is_err() {
+            if self.lies.sent(self.index_of(node, message.epoch()), &message).is_err() {
                 self.coverage.note("slashable pairs of liars");
                 if let Some(twin) =
                     self.nodes[node].byzantine.as_mut().filter(|b| b.behaviour == Behaviour::Twins)
@@ -794,6 +840,9 @@ impl World {
     }
 
     fn provoke(&mut self, node: usize, message: &ConsensusMessage) {
+        if message.epoch() != self.nodes[node].epoch {
+            return;
+        }
         let others: Vec<usize> = (0..self.plan.stakes.len()).filter(|other| *other != node).collect();
         if let Some(liar) = &mut self.nodes[node].byzantine {
             let sent = liar.provoked(&others, message, &mut self.rng);

@@ -612,7 +612,7 @@ fn a_directory_of_another_validator_is_refused() {
     let mut lab = Lab::new();
     let block = lab.block(1, None, None, b"1");
     lab.propose(&block);
-    lab.settings.key = Some(lab::key(0));
+    lab.settings.keys = vec![lab::key(0)];
     let refused = lab.start();
     assert!(
         matches!(refused, Err(StartError::ForeignSignState { found: Some(found), .. }) if found == index(ME))

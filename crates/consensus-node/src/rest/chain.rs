@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::sync::Arc;
-use types::{B256, Block, CommitQc, Epoch, Height, ValidatorSet, View};
+use types::{B256, Block, CommitQc, Epoch, EpochSchedule, Height, ValidatorSet, View};
 use views::Standing;
 
 /// Headers in one list.
@@ -132,7 +132,11 @@ pub(super) async fn decision(State(app): State<App>, Path(text): Path<String>) -
             let stored = core.journal.finalized(wanted).map_err(ApiError::disk)?;
             let hash = stored.as_ref().map(|stored| stored.block.header.hash());
             let certificate = stored.and_then(|stored| stored.commit);
-            let mut decision = core.replica.decision(wanted, certificate.as_ref());
+            let set = match &certificate {
+                Some(qc) => set_of(core, qc.epoch)?,
+                None => core.replica.validators().clone(),
+            };
+            let mut decision = core.replica.decision(wanted, certificate.as_ref().map(|qc| (qc, &*set)));
             decision.block_hash = decision.block_hash.or(hash);
             // Final in memory only, on a disk that failed: not decided for anybody to rely on.
             if decision.status == DecisionStatus::Committed && wanted > core.finalized.0 {
@@ -165,19 +169,24 @@ pub(super) struct EpochQuery {
 type EpochParameters = Result<Query<EpochQuery>, axum::extract::rejection::QueryRejection>;
 
 pub(super) async fn validators(State(app): State<App>, query: EpochParameters) -> Answer {
-    let (set, connected, own) = app
-        .ask(|core| {
+    let Query(EpochQuery { epoch }) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let (set, here) = app
+        .ask(move |core| {
             let status = core.replica.status(core.now);
-            (core.replica.validators().clone(), status.connected, status.index)
+            let current = core.replica.validators();
+            let set = match epoch {
+                Some(epoch) => set_of(core, Epoch::new(epoch))?,
+                None => current.clone(),
+            };
+            let present = status.connected.into_iter().chain(status.index);
+            let here: Vec<_> = present.filter_map(|index| current.get(index)).map(|v| v.public_key).collect();
+            Ok::<_, ApiError>((set, here))
         })
-        .await?;
-    check_epoch(query, set.epoch())?;
+        .await??;
     let members: Vec<Value> = set
         .indices()
         .filter_map(|index| set.get(index).map(|member| (index, member)))
-        .map(|(index, member)| {
-            views::validator(index, member, Some(own == Some(index) || connected.contains(&index)))
-        })
+        .map(|(index, member)| views::validator(index, member, Some(here.contains(&member.public_key))))
         .collect();
     Ok(Json(json!({
         "epoch": set.epoch(),
@@ -225,17 +234,20 @@ pub(super) async fn proposers(
 }
 
 pub(super) async fn epoch(State(app): State<App>) -> Answer {
-    let epoch_length = app.0.genesis.epoch_length;
+    let schedule = EpochSchedule::new(app.0.genesis.epoch_length);
     let answer = app
         .ask(move |core| {
             let set = core.replica.validators();
             let (height, _) = core.finalized;
             json!({
                 "epoch": set.epoch(),
-                "epoch_length": epoch_length,
+                "epoch_length": schedule.length(),
                 "view": core.replica.view(),
                 "height": height,
+                "first_height": schedule.first(set.epoch()),
+                "last_height": schedule.last(set.epoch()),
                 "validator_set_id": set.id(),
+                "next_validator_set_id": core.replica.next_validators().id(),
                 "validators": set.len(),
                 "total_stake": set.total(),
                 "required_stake": set.quorum(),
@@ -255,16 +267,13 @@ fn check_epoch(query: EpochParameters, current: Epoch) -> Result<(), ApiError> {
     }
 }
 
-/// The set of an epoch, as far as it is stored.
+/// The set of any epoch whose blocks can be asked for, and of the next.
 pub(super) fn set_of(core: &Core<'_>, epoch: Epoch) -> Result<Arc<ValidatorSet>, ApiError> {
-    let set = core.replica.validators();
-    if set.epoch() == epoch {
-        return Ok(set.clone());
-    }
-    Err(ApiError::not_found(format!(
-        "the validators of epoch {epoch} are not known here; the current epoch is {}",
-        set.epoch()
-    )))
+    let found = core.replica.validators_of(epoch, core.journal).map_err(ApiError::disk)?;
+    found.ok_or_else(|| {
+        let current = core.replica.epoch();
+        ApiError::not_found(format!("epoch {epoch} is not known here; the current one is {current}"))
+    })
 }
 
 fn find(core: &Core<'_>, id: BlockId, genesis: B256) -> Result<Option<Found>, ApiError> {
@@ -325,7 +334,6 @@ fn certified_path<'a>(core: &'a Core<'_>) -> impl Iterator<Item = Arc<Block>> + 
 }
 
 fn proof(core: &Core<'_>, wanted: Height) -> Proof {
-    let set = core.replica.validators();
     let (finalized, _) = core.finalized;
     let Some(own) = core.journal.finalized(wanted).map_err(ApiError::disk)? else {
         return Err(ApiError::not_found(format!(
@@ -333,24 +341,24 @@ fn proof(core: &Core<'_>, wanted: Height) -> Proof {
         )));
     };
     let answer = |qc: &CommitQc| {
-        json!({
+        Ok(json!({
             "height": wanted,
             "block_hash": own.block.header.hash(),
             "proven_by_height": qc.vote.height,
-            "certificate": views::commit(qc, set),
-        })
+            "certificate": views::commit(qc, &*set_of(core, qc.epoch)?),
+        }))
     };
     if let Some(qc) = &own.commit {
-        return Ok(answer(qc));
+        return answer(qc);
     }
     for height in wanted.get() + 1..=finalized.get().min(wanted.get().saturating_add(PROOF_SEARCH_MAX)) {
         let above = core.journal.finalized(Height::new(height)).map_err(ApiError::disk)?;
         if let Some(qc) = above.and_then(|stored| stored.commit) {
-            return Ok(answer(&qc));
+            return answer(&qc);
         }
     }
     match core.replica.commit_head() {
-        Some(qc) if qc.vote.height >= wanted => Ok(answer(qc)),
+        Some(qc) if qc.vote.height >= wanted => answer(qc),
         _ => Err(ApiError::not_found(format!(
             "no certificate within {PROOF_SEARCH_MAX} heights of {wanted} is stored"
         ))),

@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub mesh: MeshHandle,
     pub genesis: GenesisFacts,
     /// The key this node was given, whether in the set or not.
-    pub public_key: Option<PublicKey>,
+    pub public_keys: Vec<PublicKey>,
     pub started: Instant,
 }
 

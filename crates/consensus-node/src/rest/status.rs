@@ -153,19 +153,19 @@ pub(super) async fn version(State(app): State<App>) -> Json<Value> {
 
 pub(super) async fn peers(State(app): State<App>) -> Answer {
     let set = app.ask(|core| core.replica.validators().clone()).await?;
-    let own = app.0.public_key;
+    let own = &app.0.public_keys;
     let connected = app.0.mesh.peers();
-    let of = |index: ValidatorIndex| connected.iter().find(|peer| peer.index == Some(index));
+    let of = |key| connected.iter().find(|peer| peer.validator == Some(key));
     let validators: Vec<Value> = set
         .indices()
         .filter_map(|index| set.get(index).map(|member| (index, member)))
-        .filter(|(_, member)| Some(member.public_key) != own)
+        .filter(|(_, member)| !own.contains(&member.public_key))
         .map(|(index, member)| {
-            let link = of(index).map(link);
+            let link = of(member.public_key).map(link);
             json!({ "index": index, "address": member.address, "connected": link.is_some(), "link": link })
         })
         .collect();
-    let observers: Vec<Value> = connected.iter().filter(|peer| peer.index.is_none()).map(link).collect();
+    let observers: Vec<Value> = connected.iter().filter(|peer| peer.validator.is_none()).map(link).collect();
     let address = app.0.mesh.local_address();
     Ok(Json(json!({
         "node_id": app.0.mesh.node_id().to_string(),
@@ -208,9 +208,9 @@ pub(super) async fn report(app: &App) -> Report {
     };
     let mut report = Report {
         healthy: true,
-        role: if app.0.public_key.is_some() { "validator" } else { "follower" },
+        role: if app.0.public_keys.is_empty() { "follower" } else { "validator" },
         index: None,
-        public_key: app.0.public_key,
+        public_key: app.0.public_keys.first().copied(),
         chain_id: app.0.genesis.chain_id,
         genesis_hash: app.0.genesis.hash,
         epoch: None,

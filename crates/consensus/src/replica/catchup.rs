@@ -40,6 +40,8 @@ pub(super) struct CatchUp {
     unproven: Option<Unproven>,
     /// When a follower asks next.
     follow_ms: Option<u64>,
+    /// Others seem to be further than what certificates here prove.
+    behind: bool,
 }
 
 /// A run of blocks that waits for its proof. A block may be final by a descendant's certificate only, and an answer may
@@ -79,12 +81,23 @@ impl CatchUp {
         match (&self.in_flight, self.missing) {
             (Some(fetch), _) => Some(fetch.deadline_ms),
             (None, Some((_, since))) => Some(self.pause_until_ms.max(since.saturating_add(GRACE_MS))),
-            (None, None) => self.follow_ms,
+            (None, None) => self.follow_ms.map(|at| at.max(self.pause_until_ms)),
         }
     }
 
     pub(super) fn peer_connected(&mut self) {
         self.pause_until_ms = 0;
+    }
+
+    /// Somebody sent a message of a later epoch. It proves nothing, but asking costs little.
+    pub(super) fn others_are_ahead(&mut self) {
+        self.behind = true;
+    }
+
+    /// Peers have new indices, and there may be more to fetch than the epoch before had.
+    pub(super) fn new_epoch(&mut self) {
+        let behind = std::mem::take(&mut self.behind) || self.tip.is_some();
+        *self = Self { turn: self.turn, behind, ..Self::default() };
     }
 
     pub(super) fn tip_hash(&self) -> Option<B256> {
@@ -177,8 +190,12 @@ impl Replica {
         let tip = self.fetched_tip();
         match run.or_else(|| self.next_peer().map(|peer| (peer, tip))) {
             Some((peer, top)) => {
-                let request = FetchRequest::Finalized { from: top.next(), count: FETCH_BLOCKS_MAX };
-                self.fetch(now, peer, request);
+                // Who signs for a later epoch is known when this one's blocks are final.
+                let left = self.boundary().get().saturating_sub(top.get());
+                let count = u32::try_from(left).unwrap_or(u32::MAX).min(FETCH_BLOCKS_MAX);
+                if count > 0 {
+                    self.fetch(now, peer, FetchRequest::Finalized { from: top.next(), count });
+                }
             }
             None => self.catchup.pause(now),
         }
@@ -190,12 +207,16 @@ impl Replica {
         self.catchup.tip.map_or(root, |(height, _)| height.max(root))
     }
 
-    /// A follower that lacks nothing it knows of asks whether there is more.
+    /// A node that lacks nothing it knows of asks whether there is more: a follower, to which nobody sends votes, and a
+    /// validator that may be in an epoch which the others have left.
     fn follow(&mut self, now: Now) {
-        if self.halted.is_some() {
+        let stuck = self.safety.highest_timeout_view() == self.view();
+        let asks = self.index().is_none() || self.catchup.behind || stuck;
+        if !asks || self.halted.is_some() {
             self.catchup.follow_ms = None;
+            return;
         }
-        if self.index().is_some() || self.catchup.in_flight.is_some() || self.halted.is_some() {
+        if self.catchup.in_flight.is_some() {
             return;
         }
         if self.catchup.follow_ms.is_some_and(|at| now.mono_ms < at) {
@@ -223,8 +244,11 @@ impl Replica {
         let accepted = match result {
             Err(_) => false,
             Ok(response) => {
-                if let Some(head) = response.head {
-                    self.on_certificate(now, fetch.peer, super::Certificate::Commit(head));
+                match response.head {
+                    Some(head) if head.epoch == self.epoch() => {
+                        self.on_certificate(now, fetch.peer, super::Certificate::Commit(head));
+                    }
+                    head => self.catchup.behind |= head.is_some_and(|head| head.epoch > self.epoch()),
                 }
                 match fetch.request {
                     FetchRequest::ByHash(hash) => self.accept_by_hash(hash, response.blocks),
@@ -235,6 +259,7 @@ impl Replica {
             }
         };
         if !accepted {
+            self.catchup.behind = false;
             self.catchup.unproven = None;
             self.catchup.pause(now);
         }
@@ -263,7 +288,11 @@ impl Replica {
         let mut run = self.run_up_to(now, peer, from);
         let (here, mut proven) = (run.top().0, 0);
         // Some of them may have become final here by other means while the answer was under way.
-        let news = blocks.into_iter().skip_while(|stored| stored.block.header.height <= here);
+        let last = self.boundary();
+        let news = blocks
+            .into_iter()
+            .skip_while(|stored| stored.block.header.height <= here)
+            .take_while(|stored| stored.block.header.height <= last);
         for CommittedBlock { block, commit } in news {
             let (hash, (height, parent)) = (block.header.hash(), run.top());
             let linked = block.header.height == height.next() && block.header.parent_hash == parent;
@@ -283,7 +312,8 @@ impl Replica {
             }
         }
         if proven == 0 {
-            let waits = run.top().0 > here && run.may_go_on(now);
+            // Nothing above an epoch's last block proves it.
+            let waits = run.top().0 > here && run.top().0 < last && run.may_go_on(now);
             self.catchup.unproven = Some(run).filter(|_| waits);
             return waits;
         }

@@ -281,7 +281,7 @@ impl Replica {
     }
 
     /// The set of an epoch that evidence may be of.
-    fn set_of(&self, epoch: Epoch, _disk: &impl Disk) -> Result<Option<Arc<ValidatorSet>>, DiskError> {
-        Ok((epoch == self.set.epoch()).then(|| self.set.clone()))
+    fn set_of(&self, epoch: Epoch, disk: &impl Disk) -> Result<Option<Arc<ValidatorSet>>, DiskError> {
+        if epoch > self.set.epoch() { Ok(None) } else { self.validators_of(epoch, disk) }
     }
 }

@@ -197,9 +197,10 @@ impl Replica {
         &mut self,
         now: Now,
         block_hash: B256,
-        result: Result<PayloadStatus, EngineError>,
+        mut result: Result<PayloadStatus, EngineError>,
         disk: &impl Disk,
     ) -> Result<(), DiskError> {
+        let mut members = None;
         match &self.executor.state {
             State::Down(_) => return Ok(()),
             State::Replaying { block_hash: asked, .. } => {
@@ -217,8 +218,18 @@ impl Replica {
             self.tree.judge(&block_hash, Verdict::Waiting);
             return Ok(());
         }
+        let is_boundary = height == self.boundary();
         let refusal = match result {
-            Ok(PayloadStatus::Valid { state_hash, receipts_hash, .. }) => {
+            // Fail closed: the chain cannot go on from a boundary that names no set.
+            Ok(PayloadStatus::Valid { next_validators: None, .. }) if is_boundary => {
+                let reason =
+                    format!("it named no validators with the last block of the epoch, height {height}");
+                self.executor.hold(now, block_hash);
+                self.engine_failed(now, &EngineError::Internal(reason));
+                return Ok(());
+            }
+            Ok(PayloadStatus::Valid { state_hash, receipts_hash, ref mut next_validators }) => {
+                members = next_validators.take();
                 if state_hash != header.state_hash {
                     let reason = format!("state hash {} in the header, {state_hash} here", header.state_hash);
                     Some((RejectionCode::StateHashMismatch, reason))
@@ -251,6 +262,9 @@ impl Replica {
             }
         };
         self.executor.held.remove(&block_hash);
+        if let Some(members) = members.filter(|_| is_boundary) {
+            self.tree.note_validators(&block_hash, members);
+        }
         match refusal {
             None => self.tree.judge(&block_hash, Verdict::Valid),
             Some((code, reason)) => self.refuse(height, block_hash, code, reason),
@@ -347,10 +361,16 @@ impl Replica {
     /// The executor holds `block_hash` durably: now, and only now, the heights up to it are final here.
     fn advance_root(&mut self, block_hash: &B256) {
         let Ok(path) = self.tree.path(block_hash) else { return };
-        let path: Vec<_> = path.into_iter().map(|node| (node.hash, node.block.clone())).collect();
-        for (hash, block) in path {
+        let path: Vec<_> = path
+            .into_iter()
+            .map(|node| (node.hash, node.block.clone(), node.next_validators.clone()))
+            .collect();
+        for (hash, block, members) in path {
             let height = block.header.height;
             self.evidence_is_final(&block, hash);
+            if let Some(members) = members {
+                self.note_boundary(members, block.system_inputs.randao_mix);
+            }
             self.ready.record(Record::Finalized { height, block_hash: hash });
             self.tree.finalize(&hash);
             let commit = self.commit_qcs.remove(&height).filter(|qc| qc.vote.block_hash == hash);
@@ -432,10 +452,15 @@ impl Replica {
         let Some((finalized, _)) = executed.last() else { return };
         // Never ask the executor to go back: it may hold more than this node had recorded when it stopped.
         let height = self.tree.get(finalized).map_or(Height::ZERO, |node| node.block.header.height);
+        let finalized = *finalized;
         if height < durable.height {
+            // It is in a later epoch than this node, which a node whose consensus disk was lost comes across. It found
+            // the boundary valid while it holds more than that final, so it holds that final too.
+            if height == self.boundary() {
+                self.advance_root(&finalized);
+            }
             return;
         }
-        let finalized = *finalized;
         let high = self.high().block_hash;
         let descends = self.tree.get(&high).is_some_and(|node| node.verdict == Verdict::Valid)
             && self.tree.path(&high).is_ok_and(|path| path.iter().any(|node| node.hash == finalized));

@@ -102,7 +102,7 @@ impl Replica {
     /// no wait.
     #[must_use]
     pub fn with_doppelganger_wait(mut self, views: u64, now: Now) -> Self {
-        if views > 0 && self.settings.key.is_some() {
+        if views > 0 && !self.settings.keys.is_empty() {
             self.guard.wait = Some(Wait::new(views, &self.settings.timing, now.mono_ms));
         }
         self.tell_signer();
@@ -159,7 +159,7 @@ impl Replica {
         // Only signing stays stopped: whether the node can follow the chain is judged anew.
         self.guard.alarm = restraint.alarm;
         // A node without a key has nothing to be silent about.
-        self.guard.copied = restraint.copied.filter(|_| self.settings.key.is_some());
+        self.guard.copied = restraint.copied.filter(|_| !self.settings.keys.is_empty());
         self.tell_signer();
     }
 
@@ -258,7 +258,8 @@ impl Replica {
     fn sighted(&mut self, what: &'static str, view: View, floor: Floor) {
         self.safety.raise_floor(&floor);
         let reported = format!("a {what} of view {view} in epoch {}", self.epoch());
-        if let Some(key) = self.settings.key.as_ref().map(crypto::SecretKey::public_key) {
+        if let Some(key) = self.index().and_then(|own| self.set.get(own)).map(|own| own.public_key) {
+            self.floors.entry(key).or_default().raise(&floor);
             self.ready.record(Record::Restraint(Box::new(Restraint::floor(key, floor))));
         }
         if self.guard.copied.is_none() {

@@ -7,7 +7,8 @@ use crate::tree::Verdict;
 use std::sync::Arc;
 use types::block::{Block, Checkpoint, Header, Justify, SystemInputs, randao_mix};
 use types::engine::{BuiltPayload, EngineError, PayloadRequest};
-use types::{B256, ConsensusMessage, Proposal, Qc, Signature, View};
+use types::message::Reproposal;
+use types::{Address, B256, ConsensusMessage, Proposal, Qc, Signature, View};
 
 /// Pause before a failed executor request is made again.
 const RETRY_MS: u64 = 100;
@@ -26,6 +27,9 @@ enum Stage {
     Waiting { until_ms: u64 },
     /// Waiting before a failed executor request is made again.
     Retrying { until_ms: u64 },
+    /// The epoch's last block is certified: its commit certificate is expected until then, after which it is proposed
+    /// again (C-8.3).
+    Closing { until_ms: u64 },
     /// Pacing, on this parent.
     Pacing(Pacing),
     /// The executor builds.
@@ -60,7 +64,9 @@ impl Replica {
 
     pub(super) fn leader_deadline(&self) -> Option<u64> {
         match &self.leader.as_ref()?.stage {
-            Stage::Waiting { until_ms } | Stage::Retrying { until_ms } => Some(*until_ms),
+            Stage::Waiting { until_ms } | Stage::Retrying { until_ms } | Stage::Closing { until_ms } => {
+                Some(*until_ms)
+            }
             Stage::Pacing(pacing) if pacing.pending => Some(pacing.earliest_ms),
             Stage::Pacing(pacing) => Some(pacing.empty_ms),
             Stage::Building { .. } | Stage::Proposed(_) | Stage::Refused => None,
@@ -105,6 +111,9 @@ impl Replica {
         if go {
             leading.stage = Stage::Pacing(self.pace(now, leading.by_timeout));
         }
+        if self.high().height == self.boundary() {
+            self.close_epoch(now, leading);
+        }
         if let Stage::Pacing(pacing) = &mut leading.stage {
             // A certificate that arrived late moves the parent.
             if pacing.parent != self.high().block_hash {
@@ -123,6 +132,40 @@ impl Replica {
                 });
             }
         }
+    }
+
+    /// Nothing is built on an epoch's last block in its epoch. Usually its commit votes are on their way.
+    fn close_epoch(&mut self, now: Now, leading: &mut Leading) {
+        match leading.stage {
+            Stage::Pacing(_) | Stage::Building { .. } => {
+                let patience_ms = if leading.by_timeout { 0 } else { 2 * self.settings.timing.delta_ms };
+                leading.stage = Stage::Closing { until_ms: now.mono_ms.saturating_add(patience_ms) };
+            }
+            _ => {}
+        }
+        if matches!(leading.stage, Stage::Closing { until_ms } if now.mono_ms >= until_ms) {
+            leading.stage = self.propose_again(now, leading.view);
+        }
+    }
+
+    fn propose_again(&mut self, now: Now, view: View) -> Stage {
+        let certified = self.safety.state().high_qc.clone();
+        let known = certified.and_then(|qc| Some((self.tree.get(&qc.vote.block_hash)?.block.clone(), qc)));
+        let Some((block, source)) = known else {
+            // It became final meanwhile; the epoch is about to change.
+            return Stage::Closing { until_ms: now.mono_ms.saturating_add(RETRY_MS) };
+        };
+        let hash = source.vote.block_hash;
+        let Ok(signed) = self.safety.propose(view, hash) else { return Stage::Refused };
+        self.sign_state_changed = true;
+        self.verified.note(&source);
+        let timeout = self.safety.state().entered_by.clone().filter(|_| source.view().next() != view);
+        let again = Reproposal { source, timeout };
+        self.proposed.insert(view, hash);
+        self.again.insert(view, again.clone());
+        let proposal = Proposal { signed, block: (*block).clone(), again: Some(again) };
+        self.broadcast(ConsensusMessage::Proposal(self.epoch(), Box::new(proposal.clone())));
+        Stage::Proposed(Box::new(proposal))
     }
 
     /// Whether no higher certificate can exist that this leader lacks (C-6.3): it holds the certificate of the view
@@ -177,7 +220,7 @@ impl Replica {
             view,
             timestamp_ms,
             proposer,
-            fee_recipient: self.settings.fee_recipient,
+            fee_recipient: self.fee_recipient(),
             limits: self.settings.limits,
             system_inputs: inputs.clone(),
         });
@@ -235,21 +278,21 @@ impl Replica {
         let high = self.high();
         let justify = match &self.safety.state().high_qc {
             Some(qc) => Justify::Prepare(qc.clone()),
-            None => Justify::Genesis,
+            None => self.epoch_root.commit.clone().map_or(Justify::Genesis, Justify::EpochBoundary),
         };
         let skipped = high.view.next() != view;
         Header {
             chain_id: self.settings.chain_id,
             epoch: self.epoch(),
-            epoch_start_height: super::proposals::FIRST_HEIGHT,
+            epoch_start_height: self.settings.epochs.first(self.epoch()),
             height: high.height.next(),
             view,
             parent_hash: high.block_hash,
             timestamp_ms,
             proposer: self.proposer(view),
-            fee_recipient: self.settings.fee_recipient,
+            fee_recipient: self.fee_recipient(),
             validator_set_id: self.set.id(),
-            next_validator_set_id: self.next_set.id(),
+            next_validator_set_id: self.next.set.id(),
             payload_commitment,
             state_hash,
             receipts_hash,
@@ -257,9 +300,18 @@ impl Replica {
             randao_reveal,
             justify,
             timeout: self.safety.state().entered_by.clone().filter(|_| skipped),
-            last_commit: self.commit_head.clone().filter(|commit| commit.vote.view <= high.view),
+            last_commit: self
+                .commit_head
+                .clone()
+                .filter(|commit| commit.epoch == self.epoch() && commit.vote.view <= high.view),
             system_inputs_hash: inputs.hash(),
         }
+    }
+
+    /// The configured account, or the one that owns this validator.
+    fn fee_recipient(&self) -> Address {
+        let own = || self.index().and_then(|index| self.set.get(index)).map(|own| own.address);
+        self.settings.fee_recipient.or_else(own).unwrap_or_default()
     }
 
     /// Signs and sends the block; the own executor judges it like everybody's (fail closed).

@@ -12,6 +12,7 @@
 
 mod ahead;
 mod catchup;
+mod epochs;
 mod evidence;
 mod executor;
 mod guard;
@@ -22,8 +23,9 @@ mod status;
 mod together;
 mod votes;
 
-use crate::disk::{Disk, DiskError, Record, Recovered};
+use crate::disk::{Disk, DiskError, Record, Recovered, SignState};
 use crate::ready::{Event, Outbound, Ready};
+use crate::restraint::Floor;
 use crate::safety::Safety;
 use crate::tally::{TimeoutBook, VoteBook};
 use crate::tree::{BlockTree, Root};
@@ -32,9 +34,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use types::engine::{BuiltPayload, EngineError, FinalizedState, PayloadLimits, PayloadStatus};
 use types::genesis::Timing;
+use types::message::Reproposal;
 use types::{
-    Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, FetchResponse, Genesis, Height,
-    PrepareVote, Qc, ValidatorIndex, ValidatorSet, View,
+    Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, EpochInfo, EpochSchedule,
+    FetchResponse, Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View,
 };
 
 pub use guard::WaitStatus;
@@ -69,30 +72,30 @@ pub struct Settings {
     pub genesis_hash: B256,
     /// Timestamp of block 0 in milliseconds.
     pub genesis_timestamp_ms: u64,
-    /// Seed of the proposer draw and of the RANDAO chain.
+    /// Seed of epoch 0's proposer draw and of the RANDAO chain.
     pub seed: B256,
-    /// Who votes.
+    /// Who votes in epoch 0 and, as the same members, in epoch 1.
     pub validators: Arc<ValidatorSet>,
     /// Pace and timers.
     pub timing: Timing,
     /// Limits of a payload.
     pub limits: PayloadLimits,
-    /// Consensus key, for validators.
-    pub key: Option<SecretKey>,
-    /// Account that earns the fees of own blocks.
-    pub fee_recipient: Address,
+    /// Heights per epoch.
+    pub epochs: EpochSchedule,
+    /// Consensus keys, for validators: the one of a set that knows several is the first of them.
+    pub keys: Vec<SecretKey>,
+    /// Account that earns the fees of own blocks; `None` for the validator's own.
+    pub fee_recipient: Option<Address>,
 }
 
 impl Settings {
-    /// Settings of a chain, for one node of it. `fee_recipient` defaults to the validator's own account.
+    /// Settings of a chain, for one node of it.
     pub fn new(
         genesis: &Genesis,
-        key: Option<SecretKey>,
+        keys: Vec<SecretKey>,
         fee_recipient: Option<Address>,
     ) -> Result<Self, types::ValidatorSetError> {
         let validators = Arc::new(genesis.validator_set()?);
-        let own =
-            key.as_ref().and_then(|k| validators.index_of(&k.public_key())).and_then(|i| validators.get(i));
         Ok(Self {
             chain_id: genesis.config.chain_id,
             genesis_hash: genesis.hash(),
@@ -104,9 +107,10 @@ impl Settings {
                 gas: genesis.gas_limit,
                 objects: u64::MAX,
             },
-            fee_recipient: fee_recipient.or(own.map(|v| v.address)).unwrap_or_default(),
+            epochs: EpochSchedule::new(genesis.tandem.epoch_length),
+            fee_recipient,
             validators,
-            key,
+            keys,
         })
     }
 }
@@ -118,7 +122,7 @@ pub enum Input {
     Tick,
     /// A message over the authenticated link of a validator.
     Message {
-        /// Who sent it.
+        /// Who sent it, in the set of the message's epoch.
         from: ValidatorIndex,
         /// The message.
         message: ConsensusMessage,
@@ -207,23 +211,31 @@ pub enum StartError {
         /// The block.
         block_hash: B256,
     },
-    /// The sign-state is not this validator's.
+    /// The disk lacks what it wrote before it entered the epoch.
     #[error(
-        "the sign-state holds votes of validator {found}, the key is validator {index}'s: a consensus directory belongs to one key for ever"
+        "the store lacks the validators of epoch {epoch}: restore the block log or start with an empty consensus directory and a fresh key"
     )]
-    ForeignVotes {
-        /// Whose votes it holds.
-        found: ValidatorIndex,
-        /// Whose key this node has.
-        index: ValidatorIndex,
+    MissingEpoch {
+        /// The epoch.
+        epoch: Epoch,
     },
-    /// The sign-state is of another epoch than the set.
-    #[error("the sign-state is of epoch {found}, the validator set of epoch {expected}")]
-    ForeignEpoch {
-        /// Epoch of the sign-state.
-        found: Epoch,
-        /// Epoch of the set.
-        expected: Epoch,
+    /// What the disk holds makes no set.
+    #[error("the validators stored for epoch {epoch} make no set: {source}")]
+    BadEpoch {
+        /// The epoch.
+        epoch: Epoch,
+        /// What is wrong with them.
+        source: types::ValidatorSetError,
+    },
+    /// The disk lacks the block an epoch starts at, or its certificate.
+    #[error(
+        "the store lacks the block or the commit certificate of height {height}, at which epoch {epoch} starts: restore the block log or start with an empty consensus directory and a fresh key"
+    )]
+    MissingBoundary {
+        /// The epoch.
+        epoch: Epoch,
+        /// Height of the block.
+        height: Height,
     },
 }
 
@@ -232,13 +244,24 @@ pub enum StartError {
 pub struct Replica {
     settings: Settings,
     set: Arc<ValidatorSet>,
-    /// The set of the next epoch.
-    next_set: Arc<ValidatorSet>,
+    /// Seed of this epoch's proposer draw.
+    seed: B256,
+    /// Who votes in the next epoch.
+    next: epochs::Electorate,
+    /// The set of the epoch before.
+    previous: Option<Arc<ValidatorSet>>,
+    /// What the boundary, which is final, says about the epoch after the next one.
+    coming: Option<EpochInfo>,
     domain: Domain,
     safety: Safety,
+    /// How far the own keys have signed elsewhere.
+    floors: BTreeMap<PublicKey, Floor>,
+    /// A sign-state of a later epoch than the one this disk leads to: nothing is signed until then.
+    ahead: Option<SignState>,
     tree: BlockTree,
     /// Block 0 of the epoch: what links of view 0 start at.
-    epoch_root: (Height, B256),
+    epoch_root: epochs::EpochRoot,
+    early: epochs::Early,
 
     prepares: VoteBook<PrepareVote>,
     commits: VoteBook<CommitVote>,
@@ -251,6 +274,8 @@ pub struct Replica {
     verified: VerifiedCache,
     /// First block proposed in each view of the window.
     proposed: BTreeMap<View, B256>,
+    /// Of those, the ones that were proposed before, with the reason.
+    again: BTreeMap<View, Reproposal>,
 
     pacemaker: pacemaker::Pacemaker,
     leader: Option<leader::Leading>,
@@ -268,6 +293,8 @@ pub struct Replica {
     guard: guard::Guard,
     next_id: u64,
     sign_state_changed: bool,
+    /// An epoch was just entered: there is work that no input will announce.
+    wake: bool,
     ready: Ready,
 }
 
@@ -279,10 +306,6 @@ impl Replica {
         disk: &impl Disk,
         now: Now,
     ) -> Result<Self, StartError> {
-        let set = settings.validators.clone();
-        let members = set.validators().to_vec();
-        let next_set =
-            Arc::new(set.successor(set.epoch().next(), members).expect("the members of a set make a set"));
         let genesis = Root {
             height: Height::ZERO,
             hash: settings.genesis_hash,
@@ -302,21 +325,38 @@ impl Replica {
                 }
             }
         };
-        let domain = Domain {
-            chain_id: settings.chain_id,
-            genesis_hash: settings.genesis_hash,
-            epoch: set.epoch().get(),
+        let epoch = settings.epochs.epoch_of(root.height.next());
+        let epochs::Electorate { set, seed } = epochs::Electorate::load(&settings, disk, epoch)?;
+        let next = epochs::Electorate::load(&settings, disk, epoch.next())?;
+        let before = epoch.previous().map(|epoch| epochs::Electorate::load(&settings, disk, epoch));
+        let previous = before.transpose()?.map(|before| before.set);
+        let epoch_root = epochs::EpochRoot::load(&settings, disk, epoch)?;
+        let domain =
+            Domain { chain_id: settings.chain_id, genesis_hash: settings.genesis_hash, epoch: epoch.get() };
+        // A sign-state of an epoch left behind restrains nothing any more; one of a later epoch restrains everything.
+        let (state, ahead) = match recovered.sign_state {
+            Some(state) if state.epoch == epoch => (Some(state), None),
+            state => (None, state.filter(|state| state.epoch > epoch)),
         };
-        let identity =
-            settings.key.clone().and_then(|key| set.index_of(&key.public_key()).map(|index| (index, key)));
-        if let Some(state) = &recovered.sign_state {
-            check_sign_state(state, identity.as_ref().map(|(index, _)| *index), set.epoch())?;
+        let identity = epochs::identity_in(&settings, &set).filter(|_| ahead.is_none());
+        if let Some(state) = &state {
+            check_sign_state(state, identity.as_ref().map(|(index, _)| *index), epoch)?;
         }
-        let floor = settings.key.as_ref().map(|key| recovered.restraint.floor_of(&key.public_key()));
-        let safety =
-            Safety::new(identity, domain, recovered.sign_state).restrained(floor.unwrap_or_default(), None);
+        let own_keys = settings.keys.iter().map(crypto::SecretKey::public_key);
+        let floors: BTreeMap<_, _> = own_keys.map(|key| (key, recovered.restraint.floor_of(&key))).collect();
+        let floor = epochs::floor_in(&floors, &set, identity.as_ref());
+        let safety = Safety::new(identity, domain, state).restrained(floor, None);
         let mut replica = Self {
-            epoch_root: (Height::ZERO, settings.genesis_hash),
+            seed,
+            next,
+            previous,
+            coming: None,
+            floors,
+            ahead,
+            epoch_root,
+            early: epochs::Early::default(),
+            again: BTreeMap::new(),
+            wake: false,
             pacemaker: pacemaker::Pacemaker::new(&settings.timing, now.mono_ms),
             tree: BlockTree::new(root),
             qcs: safety
@@ -347,7 +387,6 @@ impl Replica {
             sign_state_changed: false,
             ready: Ready::default(),
             settings,
-            next_set,
             set,
             domain,
             safety,
@@ -361,6 +400,8 @@ impl Replica {
     /// Blocks that certificates lead to, and those of the last views. Others failed; should a certificate still come,
     /// [`Replica::load_missing`] finds them.
     fn restore(&mut self, mut blocks: Vec<Arc<types::Block>>, now: Now) {
+        // Blocks of an epoch that ended without them.
+        blocks.retain(|block| block.header.epoch == self.epoch());
         blocks.sort_by_key(|block| (block.header.height, block.header.view));
         let blocks: Vec<_> = blocks.into_iter().map(|block| (block.header.hash(), block)).collect();
         let by_hash: BTreeMap<_, _> = blocks.iter().map(|(hash, block)| (*hash, block)).collect();
@@ -379,7 +420,7 @@ impl Replica {
                 self.proposed.entry(view).or_insert(*hash);
             }
         }
-        if let Some(commit) = self.commit_head.clone() {
+        if let Some(commit) = self.commit_head.clone().filter(|commit| commit.epoch == self.epoch()) {
             self.commit_qcs.insert(commit.vote.height, commit);
         }
         let by_timeout = self.safety.state().entered_by.is_some();
@@ -430,7 +471,7 @@ impl Replica {
 
     /// The proposer of a view.
     pub fn proposer(&self, view: View) -> ValidatorIndex {
-        self.set.proposer(&self.settings.seed, view)
+        self.set.proposer(&self.seed, view)
     }
 
     /// The sign-state as it would be persisted.
@@ -450,6 +491,9 @@ impl Replica {
 
     /// When to call [`Replica::handle`] with [`Input::Tick`] at the latest, on the monotonic clock.
     pub fn deadline(&self) -> u64 {
+        if self.wake {
+            return 0;
+        }
         // Followers have no say in views.
         let mut deadline = if self.index().is_some() { self.pacemaker.deadline() } else { u64::MAX };
         let others =
@@ -465,6 +509,9 @@ impl Replica {
     /// Takes an event and says what to do. After an error the replica must not be used again.
     pub fn handle(&mut self, now: Now, input: Input, disk: &impl Disk) -> Result<Ready, DiskError> {
         self.drive_guard(now);
+        if std::mem::take(&mut self.wake) {
+            self.replay_early(now);
+        }
         match input {
             Input::Tick => {}
             Input::Message { from, message } => self.on_message(now, from, message),
@@ -481,6 +528,7 @@ impl Replica {
         if std::mem::take(&mut self.sign_state_changed) {
             self.ready.record(Record::SignState(Box::new(self.safety.state().clone())));
         }
+        self.change_epoch(now);
         Ok(std::mem::take(&mut self.ready))
     }
 
@@ -521,10 +569,10 @@ impl Replica {
     }
 
     fn on_message(&mut self, now: Now, from: ValidatorIndex, message: ConsensusMessage) {
-        if self.set.get(from).is_none() || Some(from) == self.index() {
-            return;
+        if message.epoch() != self.epoch() {
+            return self.on_foreign_epoch(now, from, message);
         }
-        if message.epoch() != self.set.epoch() {
+        if self.set.get(from).is_none() || Some(from) == self.index() {
             return;
         }
         match message {
@@ -540,10 +588,6 @@ impl Replica {
     }
 
     // Helpers shared by the parts.
-
-    fn epoch(&self) -> Epoch {
-        self.set.epoch()
-    }
 
     fn in_window(&self, view: View) -> bool {
         let current = self.view().get();
@@ -590,8 +634,8 @@ impl Replica {
             Some(qc) => qc.into(),
             None => types::certificate::CertifiedRef {
                 view: View::ZERO,
-                height: self.epoch_root.0,
-                block_hash: self.epoch_root.1,
+                height: self.epoch_root.height,
+                block_hash: self.epoch_root.hash,
             },
         }
     }

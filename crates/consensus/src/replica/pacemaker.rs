@@ -107,6 +107,7 @@ impl Replica {
         self.prepares.prune(oldest);
         self.commits.prune(oldest);
         self.proposed = self.proposed.split_off(&oldest);
+        self.again = self.again.split_off(&oldest);
         let anchors = self.anchors();
         self.tree.prune(oldest, anchors);
         self.start_view_timers(now, by_timeout);
@@ -245,12 +246,19 @@ impl Replica {
     /// Helps a validator that is behind, but with at most one answer per view and half Δ: the answer may be far bigger
     /// than the question.
     fn answer_old_timeout(&mut self, now: Now, peer: ValidatorIndex) {
-        let (view, pause_ms) = (self.view(), self.settings.timing.delta_ms / 2);
-        let fresh = |(at_view, at_ms): &(View, u64)| *at_view == view && now.mono_ms < at_ms + pause_ms;
-        if !self.helped.get(&peer).is_some_and(fresh) {
-            self.helped.insert(peer, (view, now.mono_ms));
+        if self.may_help(now, peer) {
             self.help_along(peer);
         }
+    }
+
+    pub(super) fn may_help(&mut self, now: Now, peer: ValidatorIndex) -> bool {
+        let (view, pause_ms) = (self.view(), self.settings.timing.delta_ms / 2);
+        let fresh = |(at_view, at_ms): &(View, u64)| *at_view == view && now.mono_ms < at_ms + pause_ms;
+        let may = !self.helped.get(&peer).is_some_and(fresh);
+        if may {
+            self.helped.insert(peer, (view, now.mono_ms));
+        }
+        may
     }
 
     /// Tells a validator that is behind what passed its view (C-6.6).

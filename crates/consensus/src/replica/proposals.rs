@@ -8,13 +8,11 @@ use crate::tree::Verdict;
 use crypto::merkle::payload_root;
 use std::sync::Arc;
 use types::limits::{HEADER_BYTES_MAX, SYSTEM_INPUTS_BYTES_MAX};
+use types::message::Reproposal;
 use types::{
-    B256, Block, Checkpoint, ConsensusMessage, Header, Height, Justify, PrepareVote, Proposal, RejectionCode,
-    TimeoutReason, ValidatorIndex, View, Witness, block::randao_mix, encode,
+    B256, Block, Checkpoint, CommitQc, CommitVote, ConsensusMessage, Domain, Header, Justify, PrepareVote,
+    Proposal, RejectionCode, TimeoutReason, ValidatorIndex, View, Witness, block::randao_mix, encode,
 };
-
-/// First height of epoch 0: genesis is its root.
-pub(super) const FIRST_HEIGHT: Height = Height::new(1);
 
 impl Replica {
     pub(super) fn on_proposal(&mut self, now: Now, from: ValidatorIndex, proposal: Proposal) {
@@ -24,7 +22,7 @@ impl Replica {
         }
         self.observe(Witness::Proposal(proposal.signed.clone()), Trust::Claimed);
         if !self.in_window(view) {
-            self.learn_from_far_proposal(now, from, &proposal.block.header);
+            self.learn_from_far_proposal(now, from, &proposal);
         }
         if !self.in_window(view) {
             return;
@@ -44,11 +42,18 @@ impl Replica {
         if !self.verified.check(&proposal.signed, |signed| signed.verify(&set, &domain)) {
             return self.misbehaved(from, format!("bad signature on its proposal of view {view}"));
         }
-        self.accept_proposal(now, from, view, hash, proposal.block);
+        self.accept_proposal(now, from, view, hash, proposal);
     }
 
     /// A proposal beyond the window still shows how far the others are.
-    fn learn_from_far_proposal(&mut self, now: Now, from: ValidatorIndex, header: &Header) {
+    fn learn_from_far_proposal(&mut self, now: Now, from: ValidatorIndex, proposal: &Proposal) {
+        let header = &proposal.block.header;
+        if let Some(Reproposal { source, timeout }) = &proposal.again {
+            self.on_certificate(now, from, super::Certificate::Prepare(source.clone()));
+            if let Some(tc) = timeout {
+                self.on_certificate(now, from, super::Certificate::Timeout(tc.clone()));
+            }
+        }
         if let Justify::Prepare(qc) = &header.justify {
             self.on_certificate(now, from, super::Certificate::Prepare(qc.clone()));
         }
@@ -60,11 +65,20 @@ impl Replica {
         }
     }
 
-    fn accept_proposal(&mut self, now: Now, from: ValidatorIndex, view: View, hash: B256, block: Block) {
+    fn accept_proposal(
+        &mut self,
+        now: Now,
+        from: ValidatorIndex,
+        view: View,
+        hash: B256,
+        Proposal { block, again, .. }: Proposal,
+    ) {
         self.proposed.insert(view, hash);
-        if let Err(reason) =
-            self.check_block(&block).and_then(|()| self.check_certificates(&block.header, view))
-        {
+        let checked = self.check_block(&block).and_then(|()| match &again {
+            None => self.check_certificates(&block.header, view),
+            Some(again) => self.check_again(&block.header, hash, view, again),
+        });
+        if let Err(reason) = checked {
             self.misbehaved(from, format!("its block of view {view} is refused: {reason}"));
             let height = block.header.height;
             self.event(Event::Rejected { height, block_hash: hash, reason });
@@ -82,7 +96,15 @@ impl Replica {
         if self.tree.insert(hash, block.clone()) {
             self.ready.record(Record::Block(block));
         }
-        // What the header carries is processed before the vote on it (C-4.3).
+        // What the proposal carries is processed before the vote on it (C-4.3).
+        if let Some(again) = again {
+            self.again.insert(view, again.clone());
+            self.learn_qc(now, again.source);
+            if let Some(tc) = again.timeout {
+                self.learn_tc(now, tc);
+            }
+            return;
+        }
         if let Justify::Prepare(qc) = justify {
             self.learn_qc(now, qc);
         }
@@ -99,9 +121,11 @@ impl Replica {
         let header = &block.header;
         let expect = |what: &str, holds: bool| if holds { Ok(()) } else { Err(format!("wrong {what}")) };
         expect("chain id", header.chain_id == self.settings.chain_id)?;
-        expect("epoch", header.epoch == self.epoch() && header.epoch_start_height == FIRST_HEIGHT)?;
+        let (first, last) = (self.settings.epochs.first(self.epoch()), self.boundary());
+        expect("epoch", header.epoch == self.epoch() && header.epoch_start_height == first)?;
+        expect("height for its epoch", (first..=last).contains(&header.height))?;
         expect("validator set", header.validator_set_id == self.set.id())?;
-        expect("next validator set", header.next_validator_set_id == self.next_set.id())?;
+        expect("next validator set", header.next_validator_set_id == self.next.set.id())?;
         expect("proposer", header.proposer == self.proposer(header.view))?;
         expect("checkpoint", header.checkpoint == Checkpoint::default())?;
         expect("payload size", block.payload.len() as u64 <= self.settings.limits.bytes)?;
@@ -117,12 +141,16 @@ impl Replica {
         expect("parent in its justification", source.block_hash == header.parent_hash)?;
         expect("height", source.height.next() == header.height)?;
         expect("source view", source.view < header.view)?;
+        let on_root = header.height == first && header.parent_hash == self.epoch_root.hash;
         expect(
-            "genesis justification",
-            match header.justify {
-                Justify::Genesis => header.parent_hash == self.epoch_root.1 && header.height == FIRST_HEIGHT,
-                Justify::EpochBoundary(_) => false,
-                Justify::Prepare(_) => true,
+            "justification for its place in the epoch",
+            match &header.justify {
+                Justify::Genesis => on_root && first.get() == 1,
+                Justify::EpochBoundary(commit) => {
+                    let CommitVote { height, block_hash, .. } = commit.vote;
+                    on_root && (height.next(), block_hash) == (first, header.parent_hash)
+                }
+                Justify::Prepare(_) => header.height > first,
             },
         )?;
         let consecutive = source.view.next() == header.view;
@@ -138,10 +166,15 @@ impl Replica {
             return Err(format!("header of view {} proposed in view {view}", header.view));
         }
         let (set, domain) = (self.set.clone(), self.domain);
-        if let Justify::Prepare(qc) = &header.justify
-            && !types::injected!(UnverifiedSource)
-            && !self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok())
-        {
+        let justified = match &header.justify {
+            Justify::Genesis => true,
+            Justify::Prepare(qc) => {
+                types::injected!(UnverifiedSource)
+                    || self.verified.check(qc, |qc| qc.verify(&set, &domain).is_ok())
+            }
+            Justify::EpochBoundary(commit) => self.proves_boundary(commit),
+        };
+        if !justified {
             return Err("the parent's certificate does not verify".into());
         }
         if let Some(tc) = &header.timeout {
@@ -156,6 +189,52 @@ impl Replica {
             return Err("the commit certificate does not verify".into());
         }
         if self.reveal_is_valid(header) { Ok(()) } else { Err("the RANDAO reveal does not verify".into()) }
+    }
+
+    fn proves_boundary(&mut self, commit: &CommitQc) -> bool {
+        let Some((set, epoch)) = self.previous.clone().zip(self.epoch().previous()) else { return false };
+        let domain = Domain { epoch: epoch.get(), ..self.domain };
+        self.verified.check(commit, |qc| qc.verify(&set, &domain).is_ok())
+    }
+
+    /// Checks why an epoch's last block may be proposed again in `view` (C-8.3). Its own header needs no second look: a
+    /// quorum has certified it.
+    fn check_again(
+        &mut self,
+        header: &Header,
+        hash: B256,
+        view: View,
+        again: &Reproposal,
+    ) -> Result<(), String> {
+        let Reproposal { source, timeout } = again;
+        if header.height != self.boundary() || header.view >= view {
+            return Err(format!(
+                "only an epoch's last block is proposed again, not height {}",
+                header.height
+            ));
+        }
+        if source.vote.block_hash != hash || source.vote.height != header.height || source.view() >= view {
+            return Err("the certificate it is proposed again with is not an earlier one of its own".into());
+        }
+        let (set, domain) = (self.set.clone(), self.domain);
+        if !self.verified.check(source, |qc| qc.verify(&set, &domain).is_ok()) {
+            return Err("the certificate it is proposed again with does not verify".into());
+        }
+        let consecutive = source.view().next() == view;
+        match timeout {
+            None if consecutive => Ok(()),
+            Some(tc)
+                if !consecutive
+                    && tc.view.next() == view
+                    && self.verified.check(tc, |tc| tc.verify(&set, &domain).is_ok()) =>
+            {
+                Ok(())
+            }
+            _ => {
+                Err("a timeout certificate of the view before is needed exactly when views were skipped"
+                    .into())
+            }
+        }
     }
 
     /// Checks that need the parent. Called when the parent is executed.
@@ -217,12 +296,24 @@ impl Replica {
     }
 
     fn prepare(&mut self, now: Now, header: &Header, block_hash: B256) {
-        let link = link_to(header, block_hash);
-        let qc = match &header.justify {
-            Justify::Prepare(qc) => Some(qc),
-            Justify::Genesis | Justify::EpochBoundary(_) => None,
+        let view = self.view();
+        // A block proposed again links to its own newest certificate.
+        let again = self.again.get(&view).cloned();
+        let (link, qc, skipped) = match (&again, &header.justify) {
+            (Some(again), _) => {
+                let link = PrepareVote {
+                    source_view: again.source.view(),
+                    source_hash: block_hash,
+                    target_view: view,
+                    height: header.height,
+                    block_hash,
+                };
+                (link, Some(&again.source), again.timeout.as_ref())
+            }
+            (None, Justify::Prepare(qc)) => (link_to(header, block_hash), Some(qc), header.timeout.as_ref()),
+            (None, _) => (link_to(header, block_hash), None, header.timeout.as_ref()),
         };
-        if let Ok(vote) = self.safety.prepare(self.view(), link, qc, header.timeout.as_ref()) {
+        if let Ok(vote) = self.safety.prepare(view, link, qc, skipped) {
             self.sign_state_changed = true;
             self.broadcast(ConsensusMessage::Prepare(self.epoch(), vote.clone()));
             self.count_prepare(now, vote);

@@ -1,7 +1,7 @@
 //! What a node says about itself: where it stands and why it does not move (getters only).
 
 use super::{Now, Replica, WaitStatus};
-use types::{B256, Height, Stake, ValidatorIndex, View};
+use types::{B256, Height, Stake, ValidatorIndex, ValidatorSet, View};
 
 /// Why consensus is not moving.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,11 +152,12 @@ impl Replica {
     }
 
     /// The decision of a height. Heights at or below the finalized one are Committed by the stake of their
-    /// certificate, which the caller passes in when the store has one.
-    pub fn decision(&self, height: Height, stored: Option<&types::CommitQc>) -> Decision {
-        let required = self.set.quorum();
-        if let Some(qc) = stored.or(self.commit_qcs.get(&height)) {
-            let approved = self.set.stake_of(&qc.signers);
+    /// certificate, which the caller passes in with the set that signed it when the store has one.
+    pub fn decision(&self, height: Height, stored: Option<(&types::CommitQc, &ValidatorSet)>) -> Decision {
+        let known = self.commit_qcs.get(&height).map(|qc| (qc, &*self.set));
+        let required = stored.map_or(&*self.set, |(_, set)| set).quorum();
+        if let Some((qc, set)) = stored.or(known) {
+            let approved = set.stake_of(&qc.signers);
             let status = if height <= self.finalized().0 {
                 DecisionStatus::Committed
             } else {

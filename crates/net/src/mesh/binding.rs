@@ -12,6 +12,7 @@ use crypto::{Domain, PublicKey, SecretKey, Signature, SignatureKind, VerifyingKe
 use libp2p::PeerId;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use types::ValidatorSet;
 
 /// Longest remaining life of a proof that is accepted.
 pub const BINDING_LIFETIME_S_MAX: u64 = 8 * 24 * 3600;
@@ -97,7 +98,8 @@ pub struct MeshIdentity(Kind);
 #[derive(Clone)]
 enum Kind {
     Observer,
-    Validator { key: PublicKey, sign: SignFn },
+    /// Never empty.
+    Validator(Vec<(PublicKey, SignFn)>),
     Fixed(Box<Binding>),
 }
 
@@ -105,7 +107,7 @@ impl fmt::Debug for MeshIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Observer => f.write_str("MeshIdentity(observer)"),
-            Kind::Validator { key, .. } => write!(f, "MeshIdentity(validator {key:?})"),
+            Kind::Validator(keys) => f.debug_list().entries(keys.iter().map(|(key, _)| key)).finish(),
             Kind::Fixed(binding) => write!(f, "MeshIdentity(proof for {:?})", binding.key()),
         }
     }
@@ -124,7 +126,20 @@ impl MeshIdentity {
 
     /// A validator whose key is elsewhere: `sign` is asked about once in three days. It may block briefly.
     pub fn signer(key: PublicKey, sign: impl Fn(&[u8]) -> Signature + Send + Sync + 'static) -> Self {
-        Self(Kind::Validator { key, sign: Arc::new(sign) })
+        Self(Kind::Validator(vec![(key, Arc::new(sign))]))
+    }
+
+    /// A validator with several keys, of which it speaks with one at a time: the first that is in a validator set.
+    pub fn validators(secrets: impl IntoIterator<Item = SecretKey>) -> Self {
+        let signer = |secret: SecretKey| {
+            let sign: SignFn = Arc::new({
+                let secret = secret.clone();
+                move |bytes: &[u8]| secret.sign(bytes)
+            });
+            (secret.public_key(), sign)
+        };
+        let keys: Vec<_> = secrets.into_iter().map(signer).collect();
+        Self(if keys.is_empty() { Kind::Observer } else { Kind::Validator(keys) })
     }
 
     /// A proof that was made elsewhere, and has to be renewed there.
@@ -132,12 +147,12 @@ impl MeshIdentity {
         Self(Kind::Fixed(Box::new(binding)))
     }
 
-    /// The consensus key spoken for.
-    pub fn key(&self) -> Option<PublicKey> {
+    /// The consensus keys held; it speaks for one at a time.
+    pub fn keys(&self) -> Vec<PublicKey> {
         match &self.0 {
-            Kind::Observer => None,
-            Kind::Validator { key, .. } => Some(*key),
-            Kind::Fixed(binding) => Some(binding.key()),
+            Kind::Observer => Vec::new(),
+            Kind::Validator(keys) => keys.iter().map(|(key, _)| *key).collect(),
+            Kind::Fixed(binding) => vec![binding.key()],
         }
     }
 }
@@ -147,33 +162,58 @@ pub(crate) struct OwnBinding {
     identity: MeshIdentity,
     domain: Domain,
     node: NodeId,
-    current: Mutex<Option<Binding>>,
+    state: Mutex<Speaking>,
+}
+
+#[derive(Default)]
+struct Speaking {
+    /// Which of the keys.
+    key: usize,
+    binding: Option<Binding>,
 }
 
 impl OwnBinding {
     pub(crate) fn new(identity: MeshIdentity, domain: Domain, node: NodeId) -> Self {
-        Self { identity, domain, node, current: Mutex::new(None) }
+        Self { identity, domain, node, state: Mutex::default() }
     }
 
+    /// The key this node speaks for now.
     pub(crate) fn key(&self) -> Option<PublicKey> {
-        self.identity.key()
+        let at = lock(&self.state).key;
+        self.identity.keys().get(at).copied()
+    }
+
+    /// Whether one of this node's keys is this one.
+    pub(crate) fn holds(&self, key: &PublicKey) -> bool {
+        self.identity.keys().contains(key)
+    }
+
+    /// Speaks for the first own key in the first set that has one; for the first key when none has.
+    pub(crate) fn speak_for_member(&self, sets: &[Arc<ValidatorSet>]) {
+        let keys = self.identity.keys();
+        let member = |set: &Arc<ValidatorSet>| keys.iter().position(|key| set.index_of(key).is_some());
+        let key = sets.iter().find_map(member).unwrap_or(0);
+        let mut state = lock(&self.state);
+        if state.key != key {
+            *state = Speaking { key, binding: None };
+        }
     }
 
     /// The proof to show now.
     pub(crate) fn current(&self) -> Option<Binding> {
+        let mut state = lock(&self.state);
         let (key, sign) = match &self.identity.0 {
             Kind::Observer => return None,
             Kind::Fixed(binding) => return Some((**binding).clone()),
-            Kind::Validator { key, sign } => (*key, sign),
+            Kind::Validator(keys) => keys.get(state.key)?,
         };
         let now = unix_ms() / 1000;
-        let mut current = lock(&self.current);
         let fresh = |b: &Binding| b.statement.expires_unix_s > now.saturating_add(BINDING_LIFETIME_S / 2);
-        if !current.as_ref().is_some_and(fresh) {
+        if !state.binding.as_ref().is_some_and(fresh) {
             let expires = now.saturating_add(BINDING_LIFETIME_S);
-            *current = Some(Binding::make(&self.domain, self.node, key, expires, |bytes| sign(bytes)));
+            state.binding = Some(Binding::make(&self.domain, self.node, *key, expires, |bytes| sign(bytes)));
         }
-        current.clone()
+        state.binding.clone()
     }
 }
 

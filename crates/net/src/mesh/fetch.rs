@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use types::limits::{FETCH_BLOCKS_MAX, FETCH_BYTES_MAX};
-use types::{FetchRequest, FetchResponse, ValidatorIndex};
+use types::{FetchRequest, FetchResponse, PublicKey};
 
 /// Requests in flight in all, in each direction.
 const FETCHES_MAX: usize = 96;
@@ -149,7 +149,7 @@ pub(super) fn spawn_serve(core: &Arc<Core>, peer: &Arc<Peer>, mut stream: Stream
     });
 }
 
-async fn answer(core: &Core, from: Option<ValidatorIndex>, stream: &mut Stream) -> Result<Vec<u8>, u8> {
+async fn answer(core: &Core, from: Option<PublicKey>, stream: &mut Stream) -> Result<Vec<u8>, u8> {
     let request = timeout(REQUEST_TIMEOUT, read_frame(stream, REQUEST_BYTES_MAX)).await;
     let request = request.map_err(|_| UNAVAILABLE)?.map_err(|_| MALFORMED)?;
     let request: FetchRequest = types::decode(&request).map_err(|_| MALFORMED)?;
@@ -162,7 +162,7 @@ async fn answer(core: &Core, from: Option<ValidatorIndex>, stream: &mut Stream) 
     Ok(answer)
 }
 
-async fn ask(core: &Core, from: Option<ValidatorIndex>, request: FetchRequest) -> Result<FetchResponse, u8> {
+async fn ask(core: &Core, from: Option<PublicKey>, request: FetchRequest) -> Result<FetchResponse, u8> {
     let _observer = match from {
         Some(_) => None,
         None => Some(core.fetch.observers_working.acquire().await.map_err(|_| UNAVAILABLE)?),
@@ -196,7 +196,7 @@ async fn deliver(stream: &mut Stream, answer: &[u8]) -> std::io::Result<()> {
 impl Core {
     pub(super) async fn fetch(
         &self,
-        target: Option<ValidatorIndex>,
+        target: Option<PublicKey>,
         request: &FetchRequest,
     ) -> Result<FetchResponse, NetError> {
         let timeout_ms = self.limits.fetch_timeout_ms;
@@ -206,13 +206,13 @@ impl Core {
 
     async fn fetch_from(
         &self,
-        target: Option<ValidatorIndex>,
+        target: Option<PublicKey>,
         request: &FetchRequest,
     ) -> Result<FetchResponse, NetError> {
         let broken = |reason: String| NetError::Broken { reason };
         let _total = self.fetch.requesting.acquire().await.map_err(|_| NetError::Stopped)?;
         let peer = match target {
-            Some(index) => self.validator(index).ok_or(NetError::NotConnected { index: index.get() })?,
+            Some(key) => self.validator(&key).ok_or(NetError::NotConnected { key })?,
             None => self.next_peer().ok_or(NetError::NoPeer)?,
         };
         let _place = peer.fetching.acquire().await.map_err(|_| NetError::Stopped)?;

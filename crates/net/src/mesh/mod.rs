@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::limits::MESSAGE_BYTES_MAX;
-use types::{FetchRequest, FetchResponse, ValidatorIndex, ValidatorSet};
+use types::{FetchRequest, FetchResponse, PublicKey, ValidatorSet};
 
 /// Messages up to this size travel on the urgent lane.
 pub const URGENT_BYTES_MAX: usize = 16 << 10;
@@ -115,19 +115,19 @@ impl MeshLimits {
 pub enum MeshEvent {
     /// A validator sent bytes: between 1 and [`MESSAGE_BYTES_MAX`], otherwise unchecked.
     Message {
-        /// The sender, in the set current when it arrived.
-        from: ValidatorIndex,
+        /// The key of the sender, who spoke for a validator when it arrived.
+        from: PublicKey,
         /// The message. Drop it soon: until then it counts against what may be in memory of this sender.
         bytes: Bytes,
     },
     /// A validator is connected and proved its key.
-    Connected(ValidatorIndex),
-    /// It is not any more, or is another index now.
-    Disconnected(ValidatorIndex),
+    Connected(PublicKey),
+    /// It is not any more, or is no validator any more.
+    Disconnected(PublicKey),
     /// Somebody asks for blocks.
     Fetch {
         /// Who: a validator, or `None` for an observer.
-        from: Option<ValidatorIndex>,
+        from: Option<PublicKey>,
         /// What.
         request: FetchRequest,
         /// The answer; dropping it tells the peer that there is none.
@@ -147,8 +147,8 @@ pub enum MeshEvent {
 pub struct PeerInfo {
     /// Its network identity.
     pub node: NodeId,
-    /// Which validator it speaks for; `None` for an observer.
-    pub index: Option<ValidatorIndex>,
+    /// Key of the validator it speaks for; `None` for an observer.
+    pub validator: Option<PublicKey>,
     /// The other end of the connection.
     pub address: SocketAddr,
     /// Whether this node dialed.
@@ -262,10 +262,11 @@ impl MeshHandle {
 
     // Inputs.
 
-    /// Sets the validators of the current epoch: from now on indices mean this set. Connections stay; those that
-    /// gain or lose their place are reported.
-    pub fn set_validators(&self, set: Arc<ValidatorSet>) {
-        self.core.set_validators(set);
+    /// Sets who counts as a validator: the members of all `sets`, usually of this epoch and the next. Connections stay;
+    /// peers that gain or lose their place are reported. This node speaks with the first of its own keys that is in a
+    /// set; when that becomes another one, its connections are made anew.
+    pub fn set_validators(&self, sets: &[Arc<ValidatorSet>]) {
+        self.core.set_validators(sets);
     }
 
     /// Adds a peer to dial for ever.
@@ -275,7 +276,7 @@ impl MeshHandle {
 
     /// Sends to one validator. False if it was not queued: not connected, ourselves, empty or too large a message,
     /// or this node is an observer. A full queue drops its oldest message, not this one.
-    pub fn send(&self, to: ValidatorIndex, message: Bytes) -> bool {
+    pub fn send(&self, to: &PublicKey, message: Bytes) -> bool {
         self.core.send(to, message)
     }
 
@@ -288,7 +289,7 @@ impl MeshHandle {
     /// but not verified.
     pub async fn fetch(
         &self,
-        target: Option<ValidatorIndex>,
+        target: Option<PublicKey>,
         request: FetchRequest,
     ) -> Result<FetchResponse, NetError> {
         self.core.fetch(target, &request).await
@@ -296,8 +297,8 @@ impl MeshHandle {
 
     /// Counts misbehaviour that only the application can see against a validator. Enough of it disconnects the
     /// validator and keeps it out for a while, longer each time; reconnecting does not clear the count.
-    pub fn penalize(&self, index: ValidatorIndex, reason: Penalty) {
-        self.core.penalize(index, reason);
+    pub fn penalize(&self, validator: &PublicKey, reason: Penalty) {
+        self.core.penalize(validator, reason);
     }
 
     /// Stops the mesh and waits until its sockets are closed.

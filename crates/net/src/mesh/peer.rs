@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
-use types::ValidatorIndex;
+use types::PublicKey;
 use types::limits::MESSAGE_BYTES_MAX;
 
 /// Bytes of small messages waiting for one peer.
@@ -67,9 +67,9 @@ pub(crate) struct Peer {
     pub(crate) fetching: Arc<Semaphore>,
     /// Its fetches from us; kept by identity, not by connection.
     pub(crate) serving: Arc<Serving>,
-    role: watch::Sender<Option<ValidatorIndex>>,
+    role: watch::Sender<Option<PublicKey>>,
     /// The role the application was last told. Held while telling, so that its view never goes backwards.
-    pub(crate) announced: tokio::sync::Mutex<Option<ValidatorIndex>>,
+    pub(crate) announced: tokio::sync::Mutex<Option<PublicKey>>,
     active: Mutex<ActiveLink>,
 }
 
@@ -101,11 +101,11 @@ impl Peer {
         }
     }
 
-    pub(crate) fn role(&self) -> Option<ValidatorIndex> {
+    pub(crate) fn role(&self) -> Option<PublicKey> {
         *self.role.borrow()
     }
 
-    pub(crate) fn set_role(&self, role: Option<ValidatorIndex>) {
+    pub(crate) fn set_role(&self, role: Option<PublicKey>) {
         self.role.send_if_modified(|current| std::mem::replace(current, role) != role);
     }
 
@@ -127,7 +127,7 @@ impl Peer {
         let waiting_messages = self.urgent.waiting().0 + self.bulk.waiting().0;
         self.with_link(|link| PeerInfo {
             node: NodeId(self.node),
-            index: self.role(),
+            validator: self.role(),
             address: link.address,
             dialed: link.dialed,
             connected_for: link.since.elapsed(),

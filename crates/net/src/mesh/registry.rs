@@ -116,7 +116,7 @@ impl Registry {
 
     pub(crate) fn snapshot(&self) -> Vec<PeerInfo> {
         let mut infos: Vec<_> = self.all().iter().map(|peer| peer.info()).collect();
-        infos.sort_by_key(|info| (info.index.is_none(), info.index));
+        infos.sort_by_key(|info| (info.validator.is_none(), info.validator));
         infos
     }
 }

@@ -17,18 +17,18 @@ use crate::lane::{LaneReader, send_all};
 use crate::link::ProtocolIndex;
 use crate::penalty::{Penalty, PenaltyBook};
 use bytes::Bytes;
-use crypto::{Domain, PublicKey};
+use crypto::{Domain, PublicKey, VerifyingKey};
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use types::ValidatorSet;
 use types::limits::{MESSAGE_BYTES_MAX, VALIDATORS_MAX};
-use types::{ValidatorIndex, ValidatorSet};
 
 /// Proofs whose signatures are remembered as good.
 const PROVEN_MAX: usize = 2 * VALIDATORS_MAX;
@@ -52,7 +52,7 @@ pub(crate) struct Core {
     own: OwnBinding,
     domain: Domain,
     registry: Registry,
-    set: watch::Sender<Option<Arc<ValidatorSet>>>,
+    roster: watch::Sender<BTreeMap<PublicKey, VerifyingKey>>,
     penalties: Mutex<PenaltyBook<PublicKey>>,
     proven: Mutex<HashSet<Binding>>,
     checking: Semaphore,
@@ -79,7 +79,7 @@ struct Greeted {
 
 /// What a peer may do: a validator anything, an observer only fetch, in one of a few places.
 struct Role {
-    index: Option<ValidatorIndex>,
+    validator: Option<PublicKey>,
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -112,7 +112,7 @@ impl Core {
             own,
             domain,
             registry: Registry::new(limits),
-            set: watch::Sender::new(None),
+            roster: watch::Sender::default(),
             penalties: Mutex::default(),
             proven: Mutex::default(),
             checking: Semaphore::new(1),
@@ -129,17 +129,24 @@ impl Core {
         &self.registry
     }
 
-    pub(super) fn set_validators(&self, set: Arc<ValidatorSet>) {
-        self.set.send_replace(Some(set));
+    pub(super) fn set_validators(&self, sets: &[Arc<ValidatorSet>]) {
+        let members = sets.iter().flat_map(|set| set.indices().map(|index| (set.get(index), set.key(index))));
+        let roster: BTreeMap<_, _> =
+            members.filter_map(|(member, key)| Some((member?.public_key, *key?))).collect();
+        let spoke_for = self.own.key();
+        self.own.speak_for_member(sets);
+        self.roster.send_replace(roster);
+        if self.own.key() != spoke_for {
+            self.registry.all().iter().for_each(|peer| peer.with_link(|link| link.stop(Stop::Close)));
+        }
     }
 
-    /// The connected peer that is this validator now.
-    pub(super) fn validator(&self, index: ValidatorIndex) -> Option<Arc<Peer>> {
-        let key = self.set.borrow().as_ref()?.get(index)?.public_key;
-        self.registry.by_key(&key)
+    /// The connected peer that speaks for this validator now.
+    pub(super) fn validator(&self, key: &PublicKey) -> Option<Arc<Peer>> {
+        self.registry.by_key(key).filter(|peer| peer.role().is_some())
     }
 
-    pub(super) fn send(&self, to: ValidatorIndex, message: Bytes) -> bool {
+    pub(super) fn send(&self, to: &PublicKey, message: Bytes) -> bool {
         if !self.may_send(&message) {
             return false;
         }
@@ -178,13 +185,13 @@ impl Core {
         }
     }
 
-    pub(super) fn penalize(&self, index: ValidatorIndex, reason: Penalty) {
-        let Some(key) = self.set.borrow().as_ref().and_then(|set| Some(set.get(index)?.public_key)) else {
+    pub(super) fn penalize(&self, validator: &PublicKey, reason: Penalty) {
+        if !self.roster.borrow().contains_key(validator) {
             return;
-        };
-        if lock(&self.penalties).count(key, reason, Instant::now()) {
-            tracing::warn!(%index, ?reason, "validator kept out for misbehaviour");
-            if let Some(peer) = self.registry.by_key(&key) {
+        }
+        if lock(&self.penalties).count(*validator, reason, Instant::now()) {
+            tracing::warn!(%validator, ?reason, "validator kept out for misbehaviour");
+            if let Some(peer) = self.registry.by_key(validator) {
                 peer.with_link(|link| link.stop(Stop::Close));
             }
         }
@@ -242,7 +249,7 @@ impl Core {
             Err(error) => (Err(error), None),
         };
         hello::settle(&mut stream, verdict).await?;
-        let role = role.unwrap_or(Role { index: None, place: None });
+        let role = role.unwrap_or(Role { validator: None, place: None });
         Ok(Greeted { stream, rank, binding, role })
     }
 
@@ -260,8 +267,8 @@ impl Core {
             }
         }
         match self.role_of(peer, dialed, binding).await? {
-            Some(index) => Ok(Role { index: Some(index), place: None }),
-            None => Ok(Role { index: None, place: self.observer_place(dialed)? }),
+            Some(key) => Ok(Role { validator: Some(key), place: None }),
+            None => Ok(Role { validator: None, place: self.observer_place(dialed)? }),
         }
     }
 
@@ -275,27 +282,24 @@ impl Core {
         place.map(Some).map_err(|_| HandshakeError::Full { kind: "observers", limit })
     }
 
-    /// Which validator a peer is: the one whose key it proves to speak for, if that is in the current set.
+    /// Which validator a peer is: the one whose key it proves to speak for, if that is one.
     async fn role_of(
         &self,
         peer: PeerId,
         dialed: bool,
         binding: Option<&Binding>,
-    ) -> Result<Option<ValidatorIndex>, HandshakeError> {
+    ) -> Result<Option<PublicKey>, HandshakeError> {
         let Some(binding) = binding else { return Ok(None) };
         let key = binding.key();
-        let found = self.set.borrow().as_ref().and_then(|set| {
-            let index = set.index_of(&key)?;
-            Some((index, *set.key(index)?))
-        });
-        let Some((index, verifying)) = found else { return Ok(None) };
+        let found = self.roster.borrow().get(&key).copied();
+        let Some(verifying) = found else { return Ok(None) };
         if !lock(&self.proven).contains(binding) {
             self.check_signature(binding, verifying, dialed).await?;
         }
-        if self.own.key() == Some(key) {
+        if self.own.holds(&key) {
             return Err(HandshakeError::OwnKey { node: NodeId(peer) });
         }
-        Ok(Some(index))
+        Ok(Some(key))
     }
 
     async fn check_signature(
@@ -343,17 +347,17 @@ impl Core {
             stop: stop.clone(),
             stats: stats.clone(),
         };
-        let proven = role.index.is_some();
+        let proven = role.validator.is_some();
         let Some(peer) = self.registry.admit(connection.peer, binding, proven, link) else {
             return Ended::Retired;
         };
         let membership = Membership { core: self.clone(), peer: peer.clone(), connection: connection.id };
-        peer.set_role(role.index);
+        peer.set_role(role.validator);
         self.announce(&peer).await;
         let session = Session { core: self.clone(), peer: peer.clone(), stop, stats, place: role.place };
         let ended = session.run(connection, stream).await;
-        if let (Ended::Violation(_), Some(index)) = (&ended, peer.role()) {
-            self.penalize(index, Penalty::Malformed);
+        if let (Ended::Violation(_), Some(validator)) = (&ended, peer.role()) {
+            self.penalize(&validator, Penalty::Malformed);
         }
         drop(membership);
         self.announce(&peer).await;
@@ -406,9 +410,9 @@ impl Session {
         let mut inbound = connection.streams.inbound;
         let (stop, stats) = (self.stop.clone(), self.stats.clone());
         let mut control = std::pin::pin!(control::run(control, &stop, &stats));
-        let mut set = self.core.set.subscribe();
-        // The set may have changed since the role was determined.
-        set.mark_changed();
+        let mut roster = self.core.roster.subscribe();
+        // It may have changed since the role was determined.
+        roster.mark_changed();
         let mut stopped = self.stop.subscribe();
         let mut tasks = JoinSet::new();
         let mut open = [false; FETCH + 1];
@@ -439,7 +443,7 @@ impl Session {
                         return ended;
                     }
                 }
-                _ = set.changed() => {
+                _ = roster.changed() => {
                     if let Err(ended) = self.reassess(connection.dialed).await {
                         return ended;
                     }
@@ -524,7 +528,7 @@ impl Session {
         tell(&self.stop, Stop::Retire);
     }
 
-    /// The validator set changed: the peer may be another index, or none any more, or one only now.
+    /// Who is a validator changed: the peer may be none any more, or one only now.
     async fn reassess(&mut self, dialed: bool) -> Result<(), Ended> {
         let binding = self.peer.binding.as_ref();
         // Every connection asks once per set: as good as solicited.

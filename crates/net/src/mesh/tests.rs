@@ -36,8 +36,8 @@ fn set_of(epoch: u64, numbers: &[u8]) -> Arc<ValidatorSet> {
     Arc::new(ValidatorSet::new(Epoch::new(epoch), validators.collect(), QuorumRule::default()).unwrap())
 }
 
-fn index(number: u32) -> ValidatorIndex {
-    ValidatorIndex::new(number)
+fn key(number: u8) -> PublicKey {
+    secret(number).public_key()
 }
 
 fn config(folder: &TempDir, transport: Transport) -> MeshConfig {
@@ -75,7 +75,7 @@ impl Node {
 
     async fn validator(number: u8, set: &Arc<ValidatorSet>) -> Self {
         let node = Self::start(MeshIdentity::validator(secret(number))).await;
-        node.mesh.set_validators(set.clone());
+        node.mesh.set_validators(std::slice::from_ref(set));
         node
     }
 
@@ -91,13 +91,15 @@ impl Node {
         }
     }
 
-    async fn until_connected(&mut self, to: u32) {
-        self.until(|event| matches!(event, MeshEvent::Connected(i) if i == index(to)).then_some(())).await;
+    async fn until_connected(&mut self, to: u8) {
+        self.until(|event| matches!(event, MeshEvent::Connected(i) if i == key(to)).then_some(())).await;
     }
 
-    async fn message(&mut self) -> (u32, Bytes) {
+    async fn message(&mut self) -> (u8, Bytes) {
         self.until(|event| match event {
-            MeshEvent::Message { from, bytes } => Some((from.get(), bytes)),
+            MeshEvent::Message { from, bytes } => {
+                Some(((0..9).find(|number| key(*number) == from).unwrap(), bytes))
+            }
             _ => None,
         })
         .await
@@ -211,19 +213,19 @@ async fn two_validators_connect_and_exchange_messages_over_either_transport() {
         let with = |config: &mut MeshConfig| config.transport = transport;
         let mut a = Node::start_with(MeshIdentity::validator(secret(0)), with).await;
         let mut b = Node::start_with(MeshIdentity::validator(secret(1)), with).await;
-        a.mesh.set_validators(set.clone());
-        b.mesh.set_validators(set);
+        a.mesh.set_validators(std::slice::from_ref(&set));
+        b.mesh.set_validators(&[set]);
         a.dial(&b).await;
         a.until_connected(1).await;
         b.until_connected(0).await;
         for message in [Bytes::from_static(b"vote"), Bytes::from(vec![7; MESSAGE_BYTES_MAX])] {
-            assert!(a.mesh.send(index(1), message.clone()));
+            assert!(a.mesh.send(&key(1), message.clone()));
             assert_eq!(b.message().await, (0, message.clone()));
             assert_eq!(b.mesh.broadcast(message.clone()), 1);
             assert_eq!(a.message().await, (1, message));
         }
         let info = &a.mesh.peers()[0];
-        assert_eq!((info.index, info.dialed, info.node), (Some(index(1)), true, b.mesh.node_id()));
+        assert_eq!((info.validator, info.dialed, info.node), (Some(key(1)), true, b.mesh.node_id()));
         eventually("the round trip is measured", || a.mesh.peers()[0].rtt.is_some()).await;
     }
 }
@@ -243,10 +245,10 @@ async fn four_validators_that_all_dial_each_other_keep_one_connection_each_and_l
         }
     }
     for (number, node) in nodes.iter_mut().enumerate() {
-        let mut missing: Vec<u32> = (0..4).filter(|i| *i != number as u32).collect();
+        let mut missing: Vec<_> = (0..4).filter(|i| *i != number as u8).map(key).collect();
         node.until(|event| {
             if let MeshEvent::Connected(i) = event {
-                missing.retain(|m| *m != i.get());
+                missing.retain(|m| *m != i);
             }
             missing.is_empty().then_some(())
         })
@@ -317,11 +319,11 @@ async fn only_members_of_the_current_set_are_heard_and_they_are_from_the_moment_
     let mut a = Node::validator(0, &set_of(0, &[0, 1])).await;
     let mut c = Node::validator(2, &set_of(1, &[2, 0])).await;
     c.dial(&a).await;
-    c.until_connected(1).await;
-    assert!(c.mesh.send(index(1), Bytes::from_static(b"early")));
+    c.until_connected(0).await;
+    assert!(c.mesh.send(&key(0), Bytes::from_static(b"early")));
     eventually("the vote is on its way", || c.mesh.peers()[0].sent_messages == 1).await;
     eventually("a sees an observer", || a.mesh.peers().len() == 1).await;
-    assert_eq!(a.mesh.peers()[0].index, None);
+    assert_eq!(a.mesh.peers()[0].validator, None);
     assert_eq!(a.mesh.broadcast(Bytes::from_static(b"x")), 0);
     // An observer may fetch, and its vote was not delivered before.
     let (fetched, event) = tokio::join!(c.mesh.fetch(None, FetchRequest::ByHash(B256::ZERO)), async {
@@ -333,15 +335,33 @@ async fn only_members_of_the_current_set_are_heard_and_they_are_from_the_moment_
         }
     });
     assert_eq!((fetched.unwrap(), event), (FetchResponse::default(), ()));
-    a.mesh.set_validators(set_of(1, &[2, 0]));
-    a.until_connected(0).await;
-    assert_eq!(a.message().await, (0, Bytes::from_static(b"early")));
-    a.mesh.set_validators(set_of(2, &[0, 1]));
-    a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == index(0)).then_some(())).await;
-    assert!(c.mesh.send(index(1), Bytes::from_static(b"late")));
-    a.mesh.set_validators(set_of(3, &[0, 2]));
+    a.mesh.set_validators(&[set_of(1, &[2, 0])]);
+    a.until_connected(2).await;
+    assert_eq!(a.message().await, (2, Bytes::from_static(b"early")));
+    a.mesh.set_validators(&[set_of(2, &[0, 1])]);
+    a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == key(2)).then_some(())).await;
+    assert!(c.mesh.send(&key(0), Bytes::from_static(b"late")));
+    a.mesh.set_validators(&[set_of(3, &[0, 2])]);
+    a.until_connected(2).await;
+    assert_eq!(a.message().await.0, 2);
+}
+
+#[tokio::test]
+async fn a_node_speaks_with_the_key_that_is_in_the_set_and_a_member_of_any_set_is_a_validator() {
+    let (old, new) = (set_of(0, &[0, 1]), set_of(1, &[0, 2]));
+    let mut a = Node::validator(0, &old).await;
+    let both = MeshIdentity::validators([secret(1), secret(2)]);
+    let mut b = Node::start(both).await;
+    let sets = [old, new.clone()];
+    [&a, &b].iter().for_each(|node| node.mesh.set_validators(&sets));
+    b.dial(&a).await;
     a.until_connected(1).await;
-    assert_eq!(a.message().await.0, 1, "the same node, under its new index");
+    b.until_connected(0).await;
+    [&a, &b].iter().for_each(|node| node.mesh.set_validators(std::slice::from_ref(&new)));
+    a.until_connected(2).await;
+    b.until_connected(0).await;
+    assert!(b.mesh.send(&key(0), Bytes::from_static(b"rotated")));
+    assert_eq!(a.message().await, (2, Bytes::from_static(b"rotated")));
 }
 
 #[tokio::test]
@@ -364,10 +384,10 @@ async fn a_restarted_node_is_connected_again_from_either_side() {
             }
         })
         .await;
-        b.mesh.set_validators(set.clone());
+        b.mesh.set_validators(std::slice::from_ref(&set));
         a.until_connected(1).await;
         b.until_connected(0).await;
-        assert!(a.mesh.send(index(1), Bytes::from_static(b"welcome")));
+        assert!(a.mesh.send(&key(1), Bytes::from_static(b"welcome")));
         assert_eq!(b.message().await.1, Bytes::from_static(b"welcome"));
         b.mesh.shutdown().await;
     }
@@ -407,10 +427,10 @@ async fn oversized_empty_and_truncated_frames_cost_the_sender_its_connection_and
         let mut stream = hostile.connection.streams.opener.open(lane).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         stream.close().await.unwrap();
-        a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == index(2)).then_some(())).await;
-        assert!(b.mesh.send(index(0), Bytes::from_static(b"still here")));
+        a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == key(2)).then_some(())).await;
+        assert!(b.mesh.send(&key(0), Bytes::from_static(b"still here")));
         assert_eq!(a.message().await, (1, Bytes::from_static(b"still here")));
-        assert!(a.mesh.send(index(1), Bytes::from_static(b"me too")));
+        assert!(a.mesh.send(&key(1), Bytes::from_static(b"me too")));
         assert_eq!(b.message().await, (0, Bytes::from_static(b"me too")));
         drop(hostile.done);
     }
@@ -428,7 +448,7 @@ async fn opening_a_lane_or_the_handshake_twice_ends_the_connection() {
                 streams.push(stream);
             }
         }
-        a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == index(2)).then_some(())).await;
+        a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == key(2)).then_some(())).await;
         drop(hostile.done);
     }
 }
@@ -471,7 +491,7 @@ async fn garbage_on_a_raw_connection_is_closed_and_connections_per_address_are_b
     let set = set_of(0, &[0, 1]);
     let with = |c: &mut MeshConfig| c.limits.connections_per_ip_max = 4;
     let mut a = Node::start_with(MeshIdentity::validator(secret(0)), with).await;
-    a.mesh.set_validators(set.clone());
+    a.mesh.set_validators(std::slice::from_ref(&set));
     let mut b = Node::validator(1, &set).await;
     a.dial(&b).await;
     a.until_connected(1).await;
@@ -498,7 +518,7 @@ async fn garbage_on_a_raw_connection_is_closed_and_connections_per_address_are_b
         }
     }
     assert_eq!(ended, 14);
-    assert!(b.mesh.send(index(0), Bytes::from_static(b"vote")));
+    assert!(b.mesh.send(&key(0), Bytes::from_static(b"vote")));
     assert_eq!(a.message().await.0, 1);
 }
 
@@ -509,15 +529,15 @@ async fn a_peer_that_does_not_read_loses_its_oldest_messages_and_delays_nobody()
     let hostile = timeout(PATIENCE, connections.recv()).await.unwrap().unwrap();
     let message = Bytes::from(vec![5; 1 << 20]);
     for _ in 0..64 {
-        a.mesh.send(index(2), message.clone());
-        assert!(a.mesh.send(index(1), Bytes::from_static(b"vote")));
+        a.mesh.send(&key(2), message.clone());
+        assert!(a.mesh.send(&key(1), Bytes::from_static(b"vote")));
     }
     for _ in 0..64 {
         assert_eq!(b.message().await, (0, Bytes::from_static(b"vote")));
     }
     let stats = a.mesh.stats();
     assert!(stats.dropped_full >= 64 - 4 - 24, "{stats:?}");
-    let slow = a.mesh.peers().into_iter().find(|peer| peer.index == Some(index(2))).unwrap();
+    let slow = a.mesh.peers().into_iter().find(|peer| peer.validator == Some(key(2))).unwrap();
     assert!(slow.waiting_messages <= 4, "{slow:?}");
     assert_eq!(slow.dropped_messages, stats.dropped_full);
     drop(hostile.done);
@@ -532,7 +552,7 @@ async fn a_spammer_cannot_keep_others_from_being_heard() {
     let spam = tokio::spawn(async move { while stream.write_all(&frame).await.is_ok() {} });
     // The application does nothing until the spam stands still: neither queues nor budgets grow any further.
     let info =
-        |a: &Node| a.mesh.peers().iter().find(|p| p.index == Some(index(2))).unwrap().received_messages;
+        |a: &Node| a.mesh.peers().iter().find(|p| p.validator == Some(key(2))).unwrap().received_messages;
     let (mut before, mut same) = (0, 0);
     eventually("the spam stands still", || {
         let now = info(&a);
@@ -542,7 +562,7 @@ async fn a_spammer_cannot_keep_others_from_being_heard() {
     })
     .await;
     assert!(before <= 129, "{before} messages of one peer are held");
-    assert!(b.mesh.send(index(0), Bytes::from_static(b"vote")));
+    assert!(b.mesh.send(&key(0), Bytes::from_static(b"vote")));
     let mut spam_before_vote = 0;
     while a.message().await.0 == 2 {
         spam_before_vote += 1;
@@ -562,10 +582,10 @@ async fn a_large_message_on_its_way_does_not_delay_small_ones() {
     b.until_connected(0).await;
     let proposal = Bytes::from(vec![1; 8 << 20]);
     for _ in 0..4 {
-        assert!(a.mesh.send(index(1), proposal.clone()));
+        assert!(a.mesh.send(&key(1), proposal.clone()));
     }
     for vote in 0..100u8 {
-        assert!(a.mesh.send(index(1), Bytes::from(vec![vote; 150])));
+        assert!(a.mesh.send(&key(1), Bytes::from(vec![vote; 150])));
     }
     let mut order = Vec::new();
     while order.len() < 104 {
@@ -585,7 +605,7 @@ async fn misbehaviour_keeps_a_validator_out_even_after_it_reconnects() {
     b.dial(&a).await;
     a.until_connected(1).await;
     for _ in 0..5 {
-        a.mesh.penalize(index(1), Penalty::InvalidSignature);
+        a.mesh.penalize(&key(1), Penalty::InvalidSignature);
     }
     a.until(|event| matches!(event, MeshEvent::Disconnected(_)).then_some(())).await;
     let reason = b.refusal().await;
@@ -598,7 +618,7 @@ async fn fetches_are_answered_in_parallel_and_unanswered_ones_end_at_the_deadlin
     let set = set_of(0, &[0, 1]);
     let mut a =
         Node::start_with(MeshIdentity::validator(secret(0)), |c| c.limits.fetch_timeout_ms = 300).await;
-    a.mesh.set_validators(set.clone());
+    a.mesh.set_validators(std::slice::from_ref(&set));
     assert_eq!(a.mesh.fetch(None, FetchRequest::ByHash(B256::ZERO)).await, Err(NetError::NoPeer));
     let b = Node::validator(1, &set).await;
     a.dial(&b).await;
@@ -608,7 +628,7 @@ async fn fetches_are_answered_in_parallel_and_unanswered_ones_end_at_the_deadlin
         let mut unanswered = Vec::new();
         while let Some(event) = events.recv().await {
             let MeshEvent::Fetch { from, request, reply } = event else { continue };
-            assert_eq!(from, Some(index(0)));
+            assert_eq!(from, Some(key(0)));
             match request {
                 FetchRequest::Finalized { .. } => drop(reply.send(FetchResponse::default())),
                 FetchRequest::ByHash(_) => unanswered.push(reply),
@@ -616,14 +636,14 @@ async fn fetches_are_answered_in_parallel_and_unanswered_ones_end_at_the_deadlin
         }
     });
     let request = FetchRequest::Finalized { from: Height::new(1), count: 5 };
-    let many = (0..40).map(|_| a.mesh.fetch(Some(index(1)), request.clone()));
+    let many = (0..40).map(|_| a.mesh.fetch(Some(key(1)), request.clone()));
     for fetched in futures::future::join_all(many).await {
         assert_eq!(fetched, Ok(FetchResponse::default()));
     }
-    let missing = a.mesh.fetch(Some(index(1)), FetchRequest::ByHash(B256::ZERO)).await;
+    let missing = a.mesh.fetch(Some(key(1)), FetchRequest::ByHash(B256::ZERO)).await;
     assert_eq!(missing, Err(NetError::Deadline { timeout_ms: 300 }));
-    let absent = a.mesh.fetch(Some(index(0)), request).await;
-    assert_eq!(absent, Err(NetError::NotConnected { index: 0 }));
+    let absent = a.mesh.fetch(Some(key(0)), request).await;
+    assert_eq!(absent, Err(NetError::NotConnected { key: key(0) }));
     server.abort();
 }
 
@@ -693,7 +713,7 @@ async fn malformed_requests_and_oversized_answers_are_refused() {
                 }
             }
         };
-        let (fetched, ()) = tokio::join!(a.mesh.fetch(Some(index(2)), request), serve);
+        let (fetched, ()) = tokio::join!(a.mesh.fetch(Some(key(2)), request), serve);
         assert!(matches!(fetched, Err(NetError::Misbehaved { .. })), "{fetched:?}");
     }
     drop(hostile.done);
@@ -704,7 +724,7 @@ async fn a_peer_without_a_sign_of_life_is_dropped() {
     let (mut a, _b, _hostile, mut connections) = with_hostile().await;
     // It keeps the connection open but answers no ping.
     let hostile = timeout(PATIENCE, connections.recv()).await.unwrap().unwrap();
-    a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == index(2)).then_some(())).await;
+    a.until(|event| matches!(event, MeshEvent::Disconnected(i) if i == key(2)).then_some(())).await;
     drop(hostile.done);
 }
 
@@ -725,7 +745,7 @@ async fn observers_are_limited_and_cannot_crowd_out_validators() {
     let set = set_of(0, &[0, 1]);
     let with = |c: &mut MeshConfig| c.limits.observers_max = 1;
     let mut a = Node::start_with(MeshIdentity::validator(secret(0)), with).await;
-    a.mesh.set_validators(set.clone());
+    a.mesh.set_validators(std::slice::from_ref(&set));
     let first = Node::start(MeshIdentity::observer()).await;
     first.dial(&a).await;
     eventually("the observer is in", || a.mesh.peers().len() == 1).await;

@@ -14,9 +14,9 @@ use types::genesis::Timing;
 use types::vote::{Signed, Statement, randao_bytes};
 use types::{
     Address, B256, Block, Commit, CommitQc, CommitVote, CommittedBlock, ConsensusMessage, Domain, Epoch,
-    FetchRequest, FetchResponse, Header, Height, Justify, Prepare, PrepareVote, Proposal, ProposalVote, Qc,
-    QuorumRule, Signature, SignerSet, Stake, Tc, Timeout, TimeoutGroup, TimeoutReason, TimeoutVote,
-    Validator, ValidatorIndex, ValidatorSet, View,
+    EpochSchedule, FetchRequest, FetchResponse, Header, Height, Justify, Prepare, PrepareVote, Proposal,
+    ProposalVote, Qc, QuorumRule, Signature, SignerSet, Stake, Tc, Timeout, TimeoutGroup, TimeoutReason,
+    TimeoutVote, Validator, ValidatorIndex, ValidatorSet, View,
 };
 
 pub const GENESIS: B256 = B256::repeat_byte(0x11);
@@ -120,8 +120,9 @@ impl Lab {
             validators: set.clone(),
             timing: Timing::default(),
             limits: PayloadLimits { bytes: 8 << 20, gas: 30_000_000, objects: u64::MAX },
-            key: me.map(key),
-            fee_recipient: Address::ZERO,
+            epochs: EpochSchedule::new(1 << 30),
+            keys: me.map(key).into_iter().collect(),
+            fee_recipient: None,
         };
         let mut lab = Self {
             domain: Domain { chain_id: 31337, genesis_hash: GENESIS, epoch: 0 },
