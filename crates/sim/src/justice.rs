@@ -49,9 +49,11 @@ pub(crate) fn arrival(input: &Input) -> Option<Arrival> {
 }
 
 impl Justice {
-    /// Everybody who was proven guilty to an honest validator and whom no final block names yet.
-    pub fn unpunished(&self) -> Vec<evidence::Offender> {
-        self.convicted.iter().filter(|name| !self.named.contains_key(*name)).copied().collect()
+    /// Everybody who was proven guilty to an honest validator and whom no final block names yet, though a block of
+    /// `epoch` still may.
+    pub fn unpunished(&self, epoch: Epoch) -> Vec<evidence::Offender> {
+        let due = |(of, _): &&evidence::Offender| *of >= evidence::oldest_epoch(epoch);
+        self.convicted.iter().filter(due).filter(|name| !self.named.contains_key(*name)).copied().collect()
     }
 }
 

@@ -383,6 +383,11 @@ impl World {
         }
     }
 
+    /// The latest epoch that a node is in.
+    fn last_epoch(&self) -> Epoch {
+        self.nodes.iter().map(|node| node.epoch).max().unwrap_or(Epoch::ZERO)
+    }
+
     /// Followers have keys where they may become validators.
     fn has_keys(&self, node: usize) -> bool {
         self.plan.churn || self.nodes[node].who < self.plan.stakes.len()
@@ -400,7 +405,7 @@ impl World {
             let honest = (0..self.nodes.len()).filter(|node| self.is_honest(*node));
             let reached =
                 target.is_some_and(|target| honest.into_iter().all(|node| self.finalized[node] >= target));
-            if reached && self.justice.unpunished().is_empty() {
+            if reached && self.justice.unpunished(self.last_epoch()).is_empty() {
                 let views =
                     self.nodes.iter().filter_map(|n| n.replica.as_ref()).map(|r| r.view().get()).max();
                 return Ok(Report {
@@ -421,7 +426,7 @@ impl World {
                     .map(|n| n.replica.as_ref().map(|r| (r.view(), r.finalized().0, r.status(now).reasons)))
                     .collect();
                 if reached {
-                    let guilty = self.justice.unpunished();
+                    let guilty = self.justice.unpunished(self.last_epoch());
                     return Err(format!("UNPUNISHED: no final block names {guilty:?}"));
                 }
                 return Err(format!(

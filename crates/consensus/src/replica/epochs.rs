@@ -166,6 +166,7 @@ impl Replica {
         self.start_view_timers(now, false);
         let (epoch, validators) = (self.epoch(), self.set.clone());
         self.event(Event::Epoch { epoch, validators, next: self.next.set.clone() });
+        self.announce_evidence_again();
         self.wake = true;
     }
 

@@ -182,6 +182,15 @@ impl Replica {
         }
     }
 
+    /// An epoch was entered: what was told may have been lost, and there are fewer epochs left for it.
+    pub(super) fn announce_evidence_again(&mut self) {
+        self.offences.pool.expire(self.set.epoch());
+        let epoch = self.set.epoch();
+        let pending = self.offences.pool.pending().iter().take(RETOLD_MAX);
+        let messages: Vec<_> = pending.map(|pending| Box::new(pending.evidence.clone())).collect();
+        messages.into_iter().for_each(|evidence| self.broadcast(ConsensusMessage::Evidence(epoch, evidence)));
+    }
+
     // Inclusion.
 
     /// The evidence for an own block on `parent`.
