@@ -22,7 +22,10 @@ pub(crate) enum Fault {
         forgetful: bool,
     },
     Partition,
-    Heal,
+    /// A partition ends; `again` says whether another one follows.
+    Heal {
+        again: bool,
+    },
     Slow,
     Fast(usize),
     SlowLink,
@@ -52,8 +55,8 @@ impl World {
             Fault::Restart(node) => self.restart(node)?,
             Fault::ExecutorDies => self.executor_dies()?,
             Fault::ExecutorReturns { node, forgetful } => self.executor_returns(node, forgetful)?,
-            Fault::Partition => self.partition(),
-            Fault::Heal => self.heal()?,
+            Fault::Partition => self.partition(true),
+            Fault::Heal { again } => self.heal(again)?,
             Fault::Slow => self.slow_down(),
             Fault::Fast(node) => self.nodes[node].slow_us = 0,
             Fault::SlowLink => self.slow_a_link(),
@@ -78,7 +81,7 @@ impl World {
 
     fn end_of_faults(&mut self) -> Result<(), String> {
         self.faults = false;
-        self.heal()?;
+        self.heal(false)?;
         self.slow_links.clear();
         for node in 0..self.nodes.len() {
             self.nodes[node].slow_us = 0;
@@ -312,7 +315,8 @@ impl World {
         self.handle(node, Input::Engine(EngineReply::Up(head)))
     }
 
-    fn partition(&mut self) {
+    /// Groups that cannot talk, for a while; `again`: and others after it.
+    pub(crate) fn partition(&mut self, again: bool) {
         if !self.faults {
             return;
         }
@@ -332,7 +336,7 @@ impl World {
             }
         }
         let lasts = self.rng.random_range(10_000..5_000_000);
-        self.schedule(lasts, What::Fault(Fault::Heal));
+        self.schedule(lasts, What::Fault(Fault::Heal { again }));
     }
 
     /// Everything a node sends takes up to seconds for a while.
@@ -437,14 +441,14 @@ impl World {
         self.again(self.plan.clock_jump_every_ms, Fault::ClockJump);
     }
 
-    fn heal(&mut self) -> Result<(), String> {
+    fn heal(&mut self, again: bool) -> Result<(), String> {
         for (a, b) in std::mem::take(&mut self.cut) {
             if !self.plan.silent_heal {
                 self.linked.remove(&pair(a, b));
             }
             self.connect(a, b)?;
         }
-        if self.plan.partition_every_ms > 0 {
+        if again {
             self.again(self.plan.partition_every_ms, Fault::Partition);
         }
         Ok(())

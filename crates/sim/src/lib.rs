@@ -10,6 +10,7 @@
 //! - executed and durable before final (C-5.3);
 //! - after the faults end, every node finalizes again (C-6).
 
+mod boundary;
 pub mod byzantine;
 pub mod checks;
 pub mod coverage;

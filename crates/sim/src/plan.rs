@@ -50,10 +50,14 @@ pub enum Class {
     ClockSkew,
     /// Wall clocks that jump by hours.
     ClockJumps,
+    /// Power losses exactly one block before, at and after the last block of an epoch.
+    BoundaryCrashes,
+    /// Partitions that begin one block before the last one of an epoch.
+    BoundaryPartitions,
 }
 
 /// All of them.
-pub const CLASSES: [Class; 18] = [
+pub const CLASSES: [Class; 20] = [
     Class::Liars,
     Class::FrailDisks,
     Class::PowerLosses,
@@ -72,6 +76,8 @@ pub const CLASSES: [Class; 18] = [
     Class::ShortAnswers,
     Class::ClockSkew,
     Class::ClockJumps,
+    Class::BoundaryCrashes,
+    Class::BoundaryPartitions,
 ];
 
 /// Uneven sets worth drawing by name: one that can block alone, three of almost one weight, and slopes.
@@ -106,6 +112,10 @@ pub struct Plan {
     pub followers: usize,
     /// Heights per epoch.
     pub epoch_length: u64,
+    /// Power goes around the last block of an epoch.
+    pub boundary_crashes: bool,
+    /// Partitions begin just before the last block of an epoch.
+    pub boundary_partitions: bool,
     /// Whether the set changes from epoch 2 on: the members join, leave, change weights, keys and places.
     pub churn: bool,
     /// One-way delay of a message in microseconds: at least, at most.
@@ -186,6 +196,8 @@ impl Plan {
             followers,
             epoch_length,
             churn,
+            boundary_crashes: of(Class::BoundaryCrashes, &[1]) == 1,
+            boundary_partitions: of(Class::BoundaryPartitions, &[1]) == 1,
             delay_us: (slowest / 8, slowest),
             loss_permille: of(Class::Losses, &[10, 100, 300]) as u32,
             duplicate_permille: of(Class::Duplicates, &[20, 200]) as u32,
@@ -231,6 +243,8 @@ impl Plan {
             followers: 0,
             epoch_length: ENDLESS,
             churn: false,
+            boundary_crashes: false,
+            boundary_partitions: false,
             delay_us: (500, 1_000),
             loss_permille: 0,
             duplicate_permille: 0,

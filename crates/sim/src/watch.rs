@@ -5,7 +5,7 @@ use crate::faults::Fault;
 use crate::world::{What, World};
 use consensus::{Input, Replica};
 use std::collections::BTreeSet;
-use types::{ConsensusMessage, Epoch, Qc, View};
+use types::{ConsensusMessage, Epoch, Height, Qc, View};
 
 /// What was counted already.
 #[derive(Debug, Default)]
@@ -16,6 +16,10 @@ pub(crate) struct Seen {
     guarded: BTreeSet<(usize, View)>,
     /// Nodes and views whose prepare the lock refused.
     locked: BTreeSet<(usize, View)>,
+    /// Heights just below an epoch's last that somebody made final.
+    pub(crate) boundaries: BTreeSet<Height>,
+    /// Views in which an epoch's last block was proposed again.
+    again: BTreeSet<(Epoch, View)>,
 }
 
 /// What of a replica is compared before and after an input.
@@ -99,6 +103,17 @@ impl World {
             && self.seen.locked.insert((node, target))
         {
             self.coverage.note("lock refusals");
+        }
+    }
+
+    /// Counts what is special in a message that is sent.
+    pub(crate) fn watch_sent(&mut self, node: usize, message: &ConsensusMessage) {
+        let ConsensusMessage::Proposal(epoch, proposal) = message else { return };
+        if proposal.again.is_some() && self.seen.again.insert((*epoch, proposal.signed.statement.view)) {
+            self.coverage.note("re-proposals");
+        }
+        if !self.is_honest(node) && self.sets.schedule().is_boundary(proposal.block.header.height) {
+            self.coverage.note("boundary proposals of liars");
         }
     }
 

@@ -725,6 +725,7 @@ impl World {
                 self.one_chain.finalized(node, height, block_hash)?;
                 self.punish(&block)?;
                 self.finalized[node] = self.finalized[node].max(height);
+                self.near_boundary(node, height);
                 Ok(())
             }
             Outbound::Event(Event::Evidence(evidence)) if self.is_honest(node) => {
@@ -772,6 +773,7 @@ impl World {
     }
 
     fn send(&mut self, node: usize, to: &[usize], message: ConsensusMessage) -> Result<(), String> {
+        self.watch_sent(node, &message);
         let to: Vec<usize> = to.iter().flat_map(|validator| self.places_of(*validator)).collect();
         let index = self.index_of(node, message.epoch());
         if let Some(liar) = &mut self.nodes[node].byzantine {

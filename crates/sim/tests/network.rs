@@ -73,6 +73,15 @@ fn every_kind_of_liar_really_lies_and_every_kind_of_fault_really_happens() {
         "guard refusals (prepared later)",
         "guard refusals (given up)",
         "lock refusals",
+        "re-proposals",
+        "epochs entered",
+        "validators that joined or left",
+        "boundary proposals of liars",
+        "crashes one block before a boundary",
+        "crashes at a boundary",
+        "crashes one block after a boundary",
+        "blackouts around a boundary",
+        "partitions over a boundary",
     ] {
         assert!(sum.of(what) > 0, "{what}: {sum}");
     }

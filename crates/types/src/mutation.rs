@@ -33,6 +33,8 @@ pub enum Mutation {
     StaleTc,
     /// A link may start below what the timeout certificate reports (C-4.1).
     BelowTc,
+    /// Blocks are built on an epoch's last block before it is final (C-8.3).
+    BoundaryWithoutFinality,
     /// The certificate in a proposal is not verified (C-4.1).
     UnverifiedSource,
     /// Signatures are not bound to chain and epoch (C-1.5).
