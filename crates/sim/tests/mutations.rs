@@ -100,7 +100,7 @@ fn a_quorum_of_one_unit_less_is_caught_by_the_swarm() {
 #[test]
 fn building_on_a_boundary_that_is_not_final_is_caught_by_the_swarm() {
     let short = || swarm(0..100, |seed| Plan { epoch_length: 4, ..Plan::with_stakes(seed, &[1; 4]) });
-    caught_by(short, Mutation::BoundaryWithoutFinality, "");
+    caught_by(short, Mutation::BoundaryWithoutFinality, "NOT LIVE");
 }
 
 // One replica on a bench.
