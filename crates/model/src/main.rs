@@ -132,25 +132,33 @@ where
     }
 }
 
-/// Searches until all is seen or an "always" property breaks; then for the shortest trace against that.
-fn check<M>(make: impl Fn() -> Result<M, ModelError>, bounds: &Bounds) -> Result<ExitCode, ModelError>
+/// Searches until all is seen or an "always" property breaks (all of them, when rules are taken away); then for the
+/// shortest traces against those.
+fn check<M>(
+    make: impl Fn() -> Result<M, ModelError>,
+    without: &[Rule],
+    bounds: &Bounds,
+) -> Result<ExitCode, ModelError>
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
-    let mut search: CheckerBuilder<M> =
-        make()?.checker().threads(bounds.threads.max(1)).finish_when(HasDiscoveries::AnyFailures);
+    let until = if without.is_empty() { HasDiscoveries::AnyFailures } else { HasDiscoveries::AllFailures };
+    let mut search: CheckerBuilder<M> = make()?.checker().threads(bounds.threads.max(1)).finish_when(until);
     if let Some(states) = bounds.states_max {
         search = search.target_state_count(states);
     }
     let found = search.spawn_bfs().join_and_report(&mut Progress);
     let fails = |name: &&'static str| found.model().property(name).expectation.discovery_is_failure();
-    if let Some(name) = found.discoveries().into_keys().find(fails) {
+    let broken: Vec<&'static str> = found.discoveries().into_keys().filter(fails).collect();
+    for name in &broken {
         let Trace { actions, end } = shortest(&make, name)?.ok_or(ModelError::NoTrace)?;
         println!("shortest trace against \"{name}\": {} steps", actions.len());
         actions.iter().for_each(|action| println!("    {action:?}"));
         println!("  ends in {end:?}");
+    }
+    if !broken.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     if bounds.states_max.is_some_and(|most| found.state_count() >= most) {
@@ -172,7 +180,7 @@ fn network(args: NetworkArgs) -> Result<ExitCode, ModelError> {
     };
     println!("always: {always}; {NEVER_SLASHABLE}");
     println!("sometimes: {FINALITY}; {PASSED_OVER}{sometimes}");
-    check(|| Network::new(settings.clone()), &bounds)
+    check(|| Network::new(settings.clone()), &settings.without, &bounds)
 }
 
 fn evidence(args: EvidenceArgs) -> Result<ExitCode, ModelError> {
@@ -201,7 +209,7 @@ fn main() -> ExitCode {
         What::Network(args) => network(args),
         What::Validator(args) => {
             let alphabet = if args.proposals { Alphabet::Proposals } else { Alphabet::Votes };
-            check(|| Lone::new(args.views, alphabet, &args.without), &args.bounds)
+            check(|| Lone::new(args.views, alphabet, &args.without), &args.without, &args.bounds)
         }
         What::Evidence(args) => evidence(args),
     };

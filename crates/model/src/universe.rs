@@ -16,6 +16,9 @@ use types::{
 /// Most views a model can have: signed statements are packed into fixed pages.
 pub const VIEWS_MAX: u8 = 6;
 
+/// Most validators: their reorderings and choices of signers are gone through.
+pub const VALIDATORS_MAX: usize = 8;
+
 /// Most blocks of one view that a page can name.
 const NAMES_MAX: usize = 256;
 
@@ -82,6 +85,12 @@ pub enum ModelError {
         /// Views asked for.
         views: u8,
     },
+    /// Too many validators.
+    #[error("{validators} validators, {VALIDATORS_MAX} can be modelled")]
+    Validators {
+        /// Validators asked for.
+        validators: usize,
+    },
     /// Too many blocks in one view.
     #[error("{count} blocks in view {view}, {NAMES_MAX} can be named: fewer views or variants")]
     Blocks {
@@ -136,6 +145,9 @@ impl Universe {
     pub fn new(stakes: &[u128], views: u8, shape: Shape) -> Result<Self, ModelError> {
         if views == 0 || views > VIEWS_MAX {
             return Err(ModelError::Views { views });
+        }
+        if stakes.len() > VALIDATORS_MAX {
+            return Err(ModelError::Validators { validators: stakes.len() });
         }
         let validators = stakes.iter().enumerate().map(|(i, stake)| Validator {
             address: Address::left_padding_from(&(i as u64 + 1).to_be_bytes()),
