@@ -405,7 +405,10 @@ impl World {
                 (Outbound::Send(_, message) | Outbound::Broadcast(message), None) => {
                     assert!(matches!(
                         message,
-                        ConsensusMessage::Qc(_) | ConsensusMessage::Tc(_) | ConsensusMessage::CommitQc(_)
+                        ConsensusMessage::Qc(_)
+                            | ConsensusMessage::Tc(_)
+                            | ConsensusMessage::CommitQc(_)
+                            | ConsensusMessage::Evidence(..)
                     ));
                 }
                 (Outbound::Event(Event::Finalized { block, block_hash, .. }), _) if self.truthful => {

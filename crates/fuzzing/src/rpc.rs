@@ -54,7 +54,7 @@ pub fn genesis() -> Genesis {
             "address": "0x0101010101010101010101010101010101010101",
             "public_key": secret.public_key(),
             "proof_of_possession": secret.prove_possession(),
-            "stake": "1",
+            "stake": "1000000000000000000",
         }]},
     });
     Genesis::parse(&genesis.to_string()).unwrap()

@@ -261,7 +261,7 @@ fn create(dir: &Path, args: &Args) -> CliResult<Marker> {
         alloc: genesis::dev_alloc(marker.accounts)?.into_iter().chain([genesis::create2_factory()]).collect(),
         gas_limit: args.gas_limit.unwrap_or(genesis::DEV_GAS_LIMIT),
         base_fee: genesis::BASE_FEE_WEI,
-        epoch_length: genesis::EPOCH_LENGTH,
+        epoch_length: args.epoch_length.unwrap_or(genesis::EPOCH_LENGTH),
         timing,
         timestamp: genesis::now(),
     })?;

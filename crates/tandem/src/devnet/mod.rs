@@ -55,6 +55,9 @@ pub struct Args {
     /// Gas limit of the blocks of a new network.
     #[arg(long)]
     gas_limit: Option<u64>,
+    /// Heights per epoch of a new network.
+    #[arg(long)]
+    epoch_length: Option<u64>,
     /// Do not start processes again that end.
     #[arg(long)]
     no_restart: bool,
