@@ -280,3 +280,166 @@ fn no_process_outlives_a_killed_supervisor() {
     assert!(dir.path().join("node-0/executord.pid").exists());
     assert_eq!(Devnet::start(dir.path(), &[]).stop().0, Some(0));
 }
+
+/// A server between `tandem verify` and a node that changes what the node says.
+struct Liar {
+    port: u16,
+}
+
+impl Liar {
+    /// Every JSON answer to a path goes through `change`; `None` becomes "not found".
+    fn start(node: u16, change: impl Fn(&str, Value) -> Option<Value> + Send + 'static) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Ends with the test's process: it only waits for connections.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                Self::answer(stream, node, &change);
+            }
+        });
+        Self { port }
+    }
+
+    fn answer(mut stream: TcpStream, node: u16, change: &dyn Fn(&str, Value) -> Option<Value>) {
+        let mut request = BufReader::new(stream.try_clone().unwrap());
+        loop {
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                match request.read_line(&mut line) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) if line == "\r\n" => break,
+                    Ok(_) => lines.push(line),
+                }
+            }
+            let path = lines[0].split(' ').nth(1).unwrap().to_owned();
+            let answer = http(node, &format!("GET {path} HTTP/1.1\r\n"), "");
+            let (status, body) = match answer.and_then(|answer| change(&path, answer)) {
+                Some(answer) => ("200 OK", answer.to_string()),
+                None => ("404 Not Found", "{}".to_owned()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+            if stream.write_all(format!("{head}{body}").as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+/// Another digit at a place of a hex text.
+fn bent(value: &Value, at: usize) -> Value {
+    let mut text = value.as_str().unwrap().to_owned();
+    let other = if &text[at..=at] == "0" { "1" } else { "0" };
+    text.replace_range(at..=at, other);
+    json!(text)
+}
+
+fn verify(args: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+    let output = tandem(&[&["verify", "--json"], args].concat());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (output.status.code(), lines, String::from_utf8(output.stderr).unwrap())
+}
+
+type Change = Box<dyn Fn(&str, Value) -> Option<Value> + Send>;
+
+/// What a node may do to its answers, the exit code that gets it, and what the user is told.
+fn lies(node: u16) -> Vec<(i32, &'static str, Change)> {
+    /// Changes one field where the answer has it.
+    fn field(name: &'static str, change: impl Fn(&Value) -> Value + Send + 'static) -> Change {
+        Box::new(move |_, mut answer| {
+            if answer[name].is_string() {
+                answer[name] = change(&answer[name]);
+            }
+            Some(answer)
+        })
+    }
+    let last = |text: &Value| text.as_str().unwrap().len() - 1;
+    let of_update = |height: u64, change: fn(&mut Value)| -> Change {
+        Box::new(move |path: &str, mut answer| {
+            if path.ends_with(&format!("/update/{height}")) {
+                change(&mut answer);
+            }
+            Some(answer)
+        })
+    };
+    let other_question = move |path: &str, answer| match path.ends_with("/update/8") {
+        true => http(node, "GET /consensus/v1/update/12 HTTP/1.1\r\n", ""),
+        false => Some(answer),
+    };
+    vec![
+        // A digit of the header's state hash.
+        (3, "the certificate is for block", field("header", |text| bent(text, 2 + 2 * 210))),
+        (3, "does not hold", field("commit", move |text| bent(text, last(text)))),
+        (3, "not hex", field("commit", |_| json!("0xzz"))),
+        (3, "canonical", field("header", |text| json!(text.as_str().unwrap().to_owned() + "00"))),
+        (3, "have the id", of_update(8, |answer| answer["validators"][0]["stake"] = json!("1"))),
+        (3, "make no set", of_update(8, |answer| answer["validators"] = json!([]))),
+        (3, "not the answer of a Tandem node", of_update(8, |answer| *answer = json!({"news": 1}))),
+        (3, "asked to prove height 8, it proved height 12", Box::new(other_question)),
+        (1, "404", Box::new(|path, answer| (!path.ends_with("/update/8")).then_some(answer))),
+        (
+            3,
+            "withholds what is final",
+            Box::new(|_, mut answer| {
+                if answer["finalized"].is_object() {
+                    answer["finalized"]["height"] = json!(2);
+                }
+                Some(answer)
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn a_node_is_proven_right_over_epochs_and_a_lying_one_is_caught() {
+    let dir = TempDir::new().unwrap();
+    let mut net = Devnet::start(dir.path(), &["--validators", "3", "--epoch-length", "4"]);
+    eventually("three epochs", || (net.height(1) >= 13).then_some(()));
+    let (rest, node) = (format!("http://127.0.0.1:{}", 5052 + net.offset + 1), 5052 + net.offset + 1);
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (genesis, trusted, later) = (file("genesis.json"), file("trusted.json"), file("later.json"));
+    assert!(tandem(&["verify", "checkpoint", "--genesis", &genesis, "--out", &trusted]).status.success());
+
+    // To the head, through every epoch; then on from what was proven.
+    let old = "--accept-old-checkpoint";
+    let (code, lines, errors) = verify(&["--from", &trusted, "--rpc", &rest, old, "--out", &later]);
+    assert_eq!(code, Some(0), "{errors}");
+    let proven = &lines.last().unwrap()["proven"];
+    let (height, hash) = (proven["height"].as_u64().unwrap(), proven["block_hash"].as_str().unwrap());
+    let header = http(node, &format!("GET /consensus/v1/headers/{height} HTTP/1.1\r\n"), "").unwrap();
+    assert_eq!((&header["hash"], &header["state_hash"]), (&proven["block_hash"], &proven["state_hash"]));
+    let epochs: Vec<_> = lines.iter().filter_map(|line| line["step"]["epoch"].as_u64()).collect();
+    assert!(height >= 13 && (0..=3).all(|epoch| epochs.contains(&epoch)), "{lines:?}");
+    let (code, _, errors) = verify(&["--from", &later, "--rpc", &rest, old]);
+    assert_eq!(code, Some(0), "{errors}");
+
+    // A hash is a checkpoint too, and what is below it is proven by parent hashes.
+    let (code, lines, errors) = verify(&["--from", hash, "--rpc", &rest, "--height", "6", old]);
+    assert_eq!(code, Some(0), "{errors}");
+    let sixth = http(node, "GET /consensus/v1/headers/6 HTTP/1.1\r\n", "").unwrap();
+    assert_eq!(lines.last().unwrap()["proven"]["state_hash"], sixth["state_hash"]);
+
+    // One changed field, each time another one.
+    for (code, says, change) in lies(node) {
+        let liar = Liar::start(node, change);
+        let recent = if says.starts_with("withholds") { "1" } else { "600" };
+        let (found, lines, errors) =
+            verify(&["--from", &trusted, "--rpc", &liar.url(), old, "--max-age", recent]);
+        assert!(found == Some(code) && errors.contains(says), "{says}: {found:?} {errors}");
+        assert!(lines.iter().all(|line| line["proven"].is_null()), "{says}");
+    }
+
+    // Trust that is too old, and a height that does not exist.
+    let (code, _, errors) = verify(&["--from", &trusted, "--rpc", &rest, "--trust-epochs", "1"]);
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(errors.contains("trust in epoch 0 ends with epoch 1"), "{errors}");
+    let (code, _, errors) = verify(&["--from", &trusted, "--rpc", &rest, old, "--height", "1000000"]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("404"), "{errors}");
+    assert_eq!(net.stop().0, Some(0));
+}
