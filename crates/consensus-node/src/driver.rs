@@ -50,7 +50,6 @@ const REMEMBERED_MAX: u64 = 64;
 const CATCHING_UP_HEIGHTS: u64 = 2;
 
 /// What the thread waits for.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it never leaves the stack")]
 pub(crate) enum Event {
     /// For the replica: an answer of the executor, a fetch, or the time.
     Input(Input),

@@ -244,7 +244,7 @@ fn accused(evidence: &Evidence) -> bool {
 
 /// A statement of small numbers, by one validator or by several.
 fn witness(reader: &mut Reader<'_>) -> Witness {
-    let signers = SignerSet::of(SET.len(), SET.indices().filter(|_| reader.byte() % 4 == 0));
+    let signers = SignerSet::of(SET.len(), SET.indices().filter(|_| reader.byte().is_multiple_of(4)));
     let signer = index(reader.below(SET.len()));
     let mut number = || View::new(u64::from(reader.byte() % 8));
     let (a, b) = (number(), number());

@@ -78,7 +78,9 @@ fn a_checkpoint_that_contradicts_itself_is_refused_by_name() {
 // Forged.
 
 /// Every field of a header, changed.
-fn changes() -> Vec<(&'static str, fn(&mut Header))> {
+type Change = (&'static str, fn(&mut Header));
+
+fn changes() -> Vec<Change> {
     vec![
         ("chain_id", |h| h.chain_id += 1),
         ("epoch", |h| h.epoch = h.epoch.next()),

@@ -272,7 +272,7 @@ impl World {
         // Twins and validators that forget their votes would notice themselves and stop. So would those whose disks
         // forget; half of them may, the other half shows what they do to the others if not.
         let frail = self.nodes[node].frail.is_some();
-        let blind = self.nodes[node].byzantine.is_some() || (frail && self.plan.seed % 2 == 0);
+        let blind = self.nodes[node].byzantine.is_some() || (frail && self.plan.seed.is_multiple_of(2));
         Ok(if blind { replica.without_own_key_watch() } else { replica })
     }
 

@@ -85,6 +85,13 @@ macro_rules! injected {
 #[macro_export]
 macro_rules! injected {
     ($name:ident) => {
-        false
+        $crate::mutation::never()
     };
+}
+
+/// False; a function, so that lints do not reason about conditions with a literal in them.
+#[cfg(not(feature = "mutations"))]
+#[doc(hidden)]
+pub const fn never() -> bool {
+    false
 }

@@ -329,7 +329,7 @@ fn evidence_burns_stake_once_and_the_next_computed_set_is_without_the_offender()
     assert_eq!(outcome.system.convictions, [conviction]);
     assert_eq!(chain.balance_of(REGISTRY), 395 * COIN);
     assert_eq!(chain.ask(abi::validatorCall { account: offender }).status, abi::Status::Tombstoned);
-    let again = chain.run_with(&[evidence.clone()]).unwrap();
+    let again = chain.run_with(std::slice::from_ref(&evidence)).unwrap();
     assert_eq!((again.system.convictions, chain.balance_of(REGISTRY)), (Vec::new(), 395 * COIN));
     let members: Vec<_> = chain.close().iter().map(|member| member.address).collect();
     assert_eq!(members, [0, 1, 3].map(|n| chain.keys[n].address()));
