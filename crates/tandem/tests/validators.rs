@@ -247,7 +247,6 @@ fn is_member(set: &[abi::Member], address: Address) -> bool {
 }
 
 #[test]
-#[ignore = "needs epoch changes in consensus"]
 fn validators_join_leave_and_change_keys_while_the_chain_goes_on() {
     let mut network = Network::start();
     eventually("the first block", || (network.height(0) >= 1).then_some(()));
