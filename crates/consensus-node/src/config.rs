@@ -12,6 +12,9 @@ use types::Address;
 /// Configured peers.
 pub const PEERS_MAX: usize = 1024;
 
+/// Views of the start-up wait.
+pub const DOPPELGANGER_VIEWS_MAX: u64 = 10_000;
+
 /// Host names and origins in one list.
 pub const NAMES_MAX: usize = 64;
 
@@ -26,13 +29,21 @@ pub struct Config {
     /// of it, or an old backup, must never run.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
-    /// File with the validator's BLS key, readable by its owner only. Without it the node follows and never votes.
+    /// File with the validator's BLS key, readable by its owner only: a keystore (EIP-2335), which needs
+    /// `password_file`, or a plain key. Without it the node follows and never votes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
     /// The key that this validator is changing to, while a key rotation is under way: from the epoch on whose set has
     /// it, the node signs with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_key_file: Option<PathBuf>,
+    /// File with the password of the keystore, or of both, readable by its owner only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Views followed without signing after every start, to hear another instance of the key before it is too late; 0
+    /// for none.
+    #[serde(default)]
+    pub doppelganger_views: u64,
     /// Where other consensus nodes connect.
     #[serde(default = "default_p2p")]
     pub p2p_listen: SocketAddr,
@@ -73,6 +84,8 @@ impl Default for Config {
             data_dir: default_data_dir(),
             key_file: None,
             next_key_file: None,
+            password_file: None,
+            doppelganger_views: 0,
             p2p_listen: default_p2p(),
             peers: Vec::new(),
             transport: Transport::default(),
@@ -100,7 +113,8 @@ impl Config {
     #[must_use]
     pub fn resolved(mut self, base: &Path) -> Self {
         let own_paths = [&mut self.genesis, &mut self.data_dir, &mut self.jwt_secret];
-        for path in own_paths.into_iter().chain(&mut self.key_file).chain(&mut self.next_key_file) {
+        let keys = [&mut self.key_file, &mut self.next_key_file, &mut self.password_file];
+        for path in own_paths.into_iter().chain(keys.into_iter().flatten()) {
             *path = base.join(&*path);
         }
         if let Endpoint::Unix(path) = &mut self.engine_endpoint {
@@ -115,6 +129,15 @@ impl Config {
         self.engine_endpoint.check().map_err(|error| Error::Config(error.to_string()))?;
         if self.peers.len() > PEERS_MAX {
             return refuse(format!("{} peers, at most {PEERS_MAX} are supported", self.peers.len()));
+        }
+        if self.doppelganger_views > DOPPELGANGER_VIEWS_MAX {
+            let found = self.doppelganger_views;
+            return refuse(format!(
+                "doppelganger_views is {found}, at most {DOPPELGANGER_VIEWS_MAX} are supported"
+            ));
+        }
+        if self.password_file.is_some() && self.key_file.is_none() {
+            return refuse("password_file is set, key_file is not: name the keystore, or remove both".into());
         }
         if let Some(peer) = self.peers.iter().find(|peer| peer.port() == 0 || peer.ip().is_unspecified()) {
             return refuse(format!("peer {peer} is no address that can be dialed"));
@@ -222,6 +245,8 @@ mod tests {
             ("peers = ['0.0.0.0:9000']", "0.0.0.0:9000"),
             ("peers = ['127.0.0.1:0']", "127.0.0.1:0"),
             ("rest_cors_origins = ['example.org']", "example.org"),
+            ("password_file = 'x'", "key_file"),
+            ("doppelganger_views = 10001", "doppelganger_views"),
             ("rest_listen = '127.0.0.1:1'\nmetrics_listen = '127.0.0.1:1'", "metrics_listen"),
             ("= 1", "TOML"),
         ] {

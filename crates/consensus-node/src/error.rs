@@ -41,6 +41,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The keystore's password cannot be used.
+    #[error("password file {path}: {problem}")]
+    Password {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The secret shared with the executor cannot be used.
     #[error(transparent)]
     Secret(#[from] JwtError),

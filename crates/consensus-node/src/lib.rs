@@ -20,5 +20,5 @@ mod run;
 
 pub use config::Config;
 pub use error::Error;
-pub use key::{load_key, write_key};
+pub use key::{load_key, read_password, unlock_key, write_key, write_keystore};
 pub use run::run;

@@ -6,14 +6,14 @@ use crate::engine_link::{CALLS_MAX, EngineLink};
 use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::rest::{Access, App, GenesisFacts, Shared};
-use crate::{Config, Error, http, load_key, rest};
+use crate::{Config, Error, http, rest, unlock_key};
 use consensus::{Replica, Settings};
 use crypto::SecretKey;
 use engine_api::{ClientConfig, EngineClient, JwtSecret, capabilities_of, rules_hash};
 use journal::Journal;
 use net::{ChainIdentity, Mesh, MeshConfig, MeshEvent, MeshHandle, MeshIdentity, MeshLimits};
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -37,8 +37,7 @@ const CLIENT_VERSION: &str = concat!("tandem-consensusd/", env!("CARGO_PKG_VERSI
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     config.check()?;
     let genesis = load_genesis(&config.genesis)?;
-    let files = config.key_file.iter().chain(&config.next_key_file);
-    let keys = files.map(|file| load_key(file)).collect::<Result<Vec<_>, _>>()?;
+    let keys = load_validator_keys(&config).await?;
     let rest = http::bind(config.rest_listen, "the REST interface", "rest_listen").await?;
     let metrics = http::bind(config.metrics_listen, "metrics", "metrics_listen").await?;
     let secret = JwtSecret::load_or_create(&config.jwt_secret)?;
@@ -52,7 +51,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
             .map_err(|error| Error::Crashed(format!("opening the journal: {error}")))??
     };
     let clock = Clock::start();
-    let replica = Replica::new(settings.clone(), recovered, &journal, clock.now())?;
+    let replica = Replica::new(settings.clone(), recovered, &journal, clock.now())?
+        .with_doppelganger_wait(config.doppelganger_views, clock.now());
     say_role(&settings, &replica);
     let (mesh, events) = start_mesh(&config, &genesis, &settings, &replica).await?;
     let identity = capabilities_of(&genesis, B256::ZERO, CLIENT_VERSION.into());
@@ -186,6 +186,16 @@ fn outcome(ended: Result<std::io::Result<()>, oneshot::error::RecvError>) -> Res
         Ok(Err(error)) => Err(Error::Crashed(error.to_string())),
         Err(_) => Err(Error::Crashed("it panicked; its message is on the standard error stream".into())),
     }
+}
+
+/// Decrypting a keystore takes a second of one processor.
+async fn load_validator_keys(config: &Config) -> Result<Vec<SecretKey>, Error> {
+    let files: Vec<PathBuf> = config.key_file.iter().chain(&config.next_key_file).cloned().collect();
+    let password_file = config.password_file.clone();
+    let unlock = move || files.iter().map(|file| unlock_key(file, password_file.as_deref())).collect();
+    tokio::task::spawn_blocking(unlock)
+        .await
+        .map_err(|error| Error::Crashed(format!("decrypting the validator key: {error}")))?
 }
 
 fn load_genesis(path: &Path) -> Result<Genesis, Error> {
