@@ -30,17 +30,16 @@ struct NewKeyFile<'a> {
 /// Reads a key file of either kind; a keystore needs the file with its password.
 pub fn unlock_key(path: &Path, password_file: Option<&Path>) -> Result<SecretKey, Error> {
     let refuse = |problem: String| Error::Key { path: path.into(), problem };
-    let text = read_private(path, KEYSTORE_BYTES_MAX as u64, "read the validator key")?;
-    if !Keystore::looks_like_one(&text) {
+    let Some(keystore) = read_keystore(path)? else {
         return match password_file {
             Some(_) => Err(refuse(
-                "it is a plain key, so there is no use for a password file: remove the setting, or \
-                encrypt the key with `tandem keys import`"
+                "it is a plain key, so there is no use for a password file: remove the setting, or encrypt the key \
+                 with `tandem keys import`"
                     .into(),
             )),
             None => load_key(path),
         };
-    }
+    };
     let Some(password_file) = password_file else {
         return Err(refuse(
             "it is a keystore: name the file with its password (password_file in node.toml, \
@@ -48,12 +47,32 @@ pub fn unlock_key(path: &Path, password_file: Option<&Path>) -> Result<SecretKey
                 .into(),
         ));
     };
-    let keystore = Keystore::parse(&text).map_err(|error| refuse(error.to_string()))?;
     open_keystore(&keystore, &read_password(password_file)?).map_err(refuse)
 }
 
+/// The public key a key file names, without the password of a keystore.
+pub fn public_key_of(path: &Path) -> Result<PublicKey, Error> {
+    let refuse = |problem: String| Error::Key { path: path.into(), problem };
+    let Some(keystore) = read_keystore(path)? else {
+        return load_key(path).map(|key| key.public_key());
+    };
+    let named = keystore.details().public_key.as_deref().unwrap_or_default();
+    named.trim_start_matches("0x").parse().map_err(|_| refuse("the keystore names no public key".into()))
+}
+
+/// The keystore in a file; `None` when it is a key file of the plain kind.
+pub fn read_keystore(path: &Path) -> Result<Option<Keystore>, Error> {
+    let text = read_private(path, KEYSTORE_BYTES_MAX as u64, "read the validator key")?;
+    if !Keystore::looks_like_one(&text) {
+        return Ok(None);
+    }
+    let refuse =
+        |error: keystore::KeystoreError| Error::Key { path: path.into(), problem: error.to_string() };
+    Keystore::parse(&text).map(Some).map_err(refuse)
+}
+
 /// The key in a keystore, if the password is right and the file's public key is the secret's.
-fn open_keystore(keystore: &Keystore, password: &Password) -> Result<SecretKey, String> {
+pub fn open_keystore(keystore: &Keystore, password: &Password) -> Result<SecretKey, String> {
     let secret = keystore.decrypt(password).map_err(|error| error.to_string())?;
     let secret: &[u8; 32] = secret
         .as_slice()

@@ -19,6 +19,10 @@ mod rest;
 mod run;
 
 pub use config::Config;
+pub use config::DOPPELGANGER_VIEWS_MAX;
 pub use error::Error;
-pub use key::{load_key, read_password, unlock_key, write_key, write_keystore};
+pub use key::{
+    load_key, open_keystore, public_key_of, read_keystore, read_password, unlock_key, write_key,
+    write_keystore,
+};
 pub use run::run;

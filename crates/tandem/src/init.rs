@@ -22,6 +22,13 @@ pub struct Args {
     /// The validator's key file, as `tandem keys new` writes it. Without it the node follows and never votes.
     #[arg(long)]
     key: Option<PathBuf>,
+    /// File with the keystore's password, mode 0600. It stays where it is; node.toml names it.
+    #[arg(long, requires = "key")]
+    password_file: Option<PathBuf>,
+    /// Views the node follows without signing after every start, to hear another instance of its key in time; 0 for
+    /// none.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(..=consensus_node::DOPPELGANGER_VIEWS_MAX))]
+    doppelganger_views: u64,
     /// Where other nodes reach this one.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     listen: IpAddr,
@@ -118,16 +125,27 @@ pub fn run(args: &Args) -> CliResult {
             args.dir.display()
         )));
     }
-    let key = args.key.as_ref().map(|path| consensus_node::load_key(path)).transpose();
-    let key = key.map_err(|error| CliError::new(error.to_string()))?;
+    let password_file = args
+        .password_file
+        .as_ref()
+        .map(|path| path.canonicalize().map_err(CliError::while_trying(format!("find {}", path.display()))));
+    let password_file = password_file.transpose()?;
+    if let Some(path) = &args.key {
+        // Before anything is made: does it open?
+        consensus_node::unlock_key(path, password_file.as_deref())
+            .map_err(|error| CliError::new(error.to_string()))?;
+    }
     files::create_dir(&args.dir)?;
     files::write_new(&args.dir.join("genesis.json"), genesis::to_json(&chain)?.as_bytes(), 0o644)?;
-    if let Some(key) = &key {
-        consensus_node::write_key(&paths.key(), key).map_err(|error| CliError::new(error.to_string()))?;
+    if let Some(key) = &args.key {
+        files::write_new(&paths.key(), files::read_text(key)?.as_bytes(), 0o600)?;
     }
     JwtSecret::load_or_create(&paths.jwt()).map_err(|error| CliError::new(error.to_string()))?;
     let ports = Ports::new(args.port_offset, args.listen);
-    let file = node_file("genesis.json", &ports, key.is_some(), args.peers.clone(), args.tx_peers.clone());
+    let has_key = args.key.is_some();
+    let file = node_file("genesis.json", &ports, has_key, args.peers.clone(), args.tx_peers.clone());
+    let views = if has_key { args.doppelganger_views } else { 0 };
+    let file = file.guarded(password_file, views);
     let comment = "Settings of one Tandem node. Relative paths are relative to this file.";
     // Last: a directory with node.toml is complete.
     files::write_new(&paths.config(), file.text(comment)?.as_bytes(), 0o644)?;

@@ -18,6 +18,8 @@ mod load;
 mod node;
 mod node_file;
 mod procfs;
+mod prompt;
+mod protection;
 mod rpc;
 mod status;
 mod verify;

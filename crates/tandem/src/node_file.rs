@@ -30,6 +30,14 @@ impl NodeFile {
         self
     }
 
+    /// How consensusd opens its key, and how long it listens before it signs.
+    pub fn guarded(mut self, password_file: Option<PathBuf>, doppelganger_views: u64) -> Self {
+        if let Some(consensus) = &mut self.consensus {
+            (consensus.password_file, consensus.doppelganger_views) = (password_file, doppelganger_views);
+        }
+        self
+    }
+
     /// Reads a file. Paths in it become relative to its directory.
     pub fn load(path: &Path) -> CliResult<Self> {
         let text = files::read_text(path)?;
