@@ -5,7 +5,7 @@ mod lab;
 
 use consensus::{Copied, EngineReply, Floor, Input, Outbound, Restraint, Silence, StallReason};
 use lab::{GENESIS, Lab, ME, OTHERS, STAKES, index, key, view};
-use types::{B256, ConsensusMessage, Epoch, Height, PublicKey};
+use types::{B256, ConsensusMessage, Epoch, EpochSchedule, Height, PublicKey};
 
 fn own_key() -> PublicKey {
     key(ME).public_key()
@@ -222,6 +222,33 @@ fn a_copied_directory_follows_and_signs_nothing_until_its_operator_accepts_it() 
     lab.pass(10_000);
     assert_eq!(lab.me().silence(), None);
     assert!(!lab.timed_out().is_empty());
+}
+
+#[test]
+fn a_copied_directory_signs_again_in_an_epoch_that_began_after_the_copy_was_noticed() {
+    for (too_old_ms, expected) in [(1, None), (0, Some(Silence::Copied))] {
+        let mut lab = Lab::new();
+        lab.settings.epochs = EpochSchedule::new(4);
+        lab.disk = sim::disk::SimDisk::default();
+        lab.disk.restraint = copied();
+        // The boundary's stamp must be later, by more than clocks may differ.
+        let drift_ms = lab.settings.timing.clock_drift_ms_max;
+        let noticed_ms = lab::WALL_MS - drift_ms - too_old_ms;
+        lab.disk.restraint.copied.as_mut().unwrap().noticed_ms = noticed_ms;
+        lab.start().unwrap();
+        for (block, _) in lab.chain(4) {
+            assert_eq!(lab.me().silence(), Some(Silence::Copied), "not within the epoch");
+            lab.propose(&block);
+            let commit = lab.commit_qc(&block, &OTHERS);
+            lab.receive(1, ConsensusMessage::CommitQc(commit));
+        }
+        assert_eq!((lab.height(), lab.me().validators().epoch()), (4, Epoch::new(1)));
+        assert_eq!(lab.me().silence(), expected, "noticed {too_old_ms} ms before");
+        lab.start().unwrap();
+        assert_eq!(lab.me().silence(), expected, "also after a restart");
+        lab.pass(20_000);
+        assert_eq!(spoken(&lab) == 0, expected.is_some());
+    }
 }
 
 #[test]

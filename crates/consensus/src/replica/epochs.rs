@@ -160,7 +160,7 @@ impl Replica {
         let floor = floor_in(&self.floors, &self.set, identity.as_ref());
         let state = ahead.filter(|state| state.epoch == self.set.epoch());
         self.safety = Safety::new(identity, self.domain, state).restrained(floor, None);
-        self.tell_signer();
+        self.guard_epoch_began(now, root.timestamp_ms);
         self.forget_views();
         self.pacemaker.on_progress();
         self.start_view_timers(now, false);

@@ -20,6 +20,8 @@ pub(super) struct Guard {
     alarm: Option<String>,
     copied: Option<Copied>,
     wait: Option<Wait>,
+    /// Views of a wait.
+    wait_views: u64,
     /// Set for keys that several nodes share on purpose, in simulations.
     blind: bool,
     /// The last statement of the own key that somebody else made, for people.
@@ -102,8 +104,9 @@ impl Replica {
     /// no wait.
     #[must_use]
     pub fn with_doppelganger_wait(mut self, views: u64, now: Now) -> Self {
-        if views > 0 && !self.settings.keys.is_empty() {
-            self.guard.wait = Some(Wait::new(views, &self.settings.timing, now.mono_ms));
+        if !self.settings.keys.is_empty() {
+            self.guard.wait_views = views;
+            self.begin_wait(now);
         }
         self.tell_signer();
         self
@@ -199,9 +202,30 @@ impl Replica {
     pub(super) fn on_own_key_elsewhere(&mut self, now: Now) {
         self.guard.seen =
             Some("another node proved over the network that it holds this validator's key".into());
-        if let Some(wait) = self.guard.wait {
-            self.guard.wait = Some(Wait::new(wait.of, &self.settings.timing, now.mono_ms));
+        if self.guard.wait.is_some() {
+            self.begin_wait(now);
         }
+    }
+
+    fn begin_wait(&mut self, now: Now) {
+        let views = self.guard.wait_views;
+        self.guard.wait = (views > 0).then(|| Wait::new(views, &self.settings.timing, now.mono_ms));
+    }
+
+    /// An epoch begins with this block. Whatever the key signed before the copy was noticed belongs to epochs that began
+    /// before; in one that began later it has signed nothing (C-7.7). Another instance that still runs is heard in a wait.
+    pub(super) fn guard_epoch_began(&mut self, now: Now, root_ms: u64) {
+        let drift_ms = self.settings.timing.clock_drift_ms_max;
+        if self
+            .guard
+            .copied
+            .as_ref()
+            .is_some_and(|copied| root_ms > copied.noticed_ms.saturating_add(drift_ms))
+        {
+            self.guard.copied = None;
+            self.begin_wait(now);
+        }
+        self.tell_signer();
     }
 
     fn hears_quorum(&self) -> bool {

@@ -393,6 +393,9 @@ impl Replica {
         };
         replica.restore_evidence(recovered.evidence);
         replica.restrain(recovered.restraint);
+        if let Some(root) = disk.block(&replica.epoch_root.hash)? {
+            replica.guard_epoch_began(now, root.header.timestamp_ms);
+        }
         replica.restore(recovered.blocks, now);
         Ok(replica)
     }
