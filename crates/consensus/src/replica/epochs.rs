@@ -19,6 +19,8 @@ use types::{
 
 /// Messages of the next epoch kept per validator until this node is there, beside proposals of its first views.
 const EARLY_VOTES_MAX: usize = 8;
+/// Bytes of one of them; a vote with a certificate of the largest set has fewer.
+const EARLY_VOTE_BYTES_MAX: usize = 4 << 10;
 /// First views of an epoch whose proposals are kept.
 const EARLY_VIEWS_MAX: u64 = 4;
 
@@ -214,8 +216,13 @@ impl Replica {
             }
             return;
         }
+        // Certificates and evidence are sent again to whoever needs them; votes are not.
+        let is_vote = matches!(
+            message,
+            ConsensusMessage::Prepare(..) | ConsensusMessage::Commit(..) | ConsensusMessage::Timeout(..)
+        );
         let kept = self.early.votes.entry(from).or_default();
-        if kept.len() < EARLY_VOTES_MAX {
+        if is_vote && kept.len() < EARLY_VOTES_MAX && types::encode(&message).len() <= EARLY_VOTE_BYTES_MAX {
             kept.push(message);
         }
     }
