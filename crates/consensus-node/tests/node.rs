@@ -88,7 +88,7 @@ async fn the_description_names_every_path_and_the_dashboard_is_one_page() {
     node.height_reaches(1).await;
     let description = node.json("/openapi.json").await;
     let paths: BTreeSet<&String> = description["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths.len(), 16);
+    assert_eq!(paths.len(), 17);
     for path in paths.into_iter().filter(|path| !path.ends_with("/events")) {
         let path = path.replace("{id}", "head").replace("{height}", "1");
         assert_eq!(node.get(&path).await.0, 200, "{path}");
