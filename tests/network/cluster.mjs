@@ -153,7 +153,7 @@ export class Cluster {
     const options = [];
     for (const [node, stake] of stakes.entries()) {
       const owner = `0x${(0xa0 + node).toString(16).padStart(40, '0')}`;
-      await tool(this.tandem, ['keys', 'new', '--out', this.keyFile(node), '--address', owner, '--stake', `${BigInt(stake) * COIN}`]);
+      await tool(this.tandem, ['keys', 'new', '--plain', '--out', this.keyFile(node), '--address', owner, '--stake', `${BigInt(stake) * COIN}`]);
       options.push('--validator', this.keyFile(node).replace('.json', '.pub.json'));
     }
     const genesis = `${this.dir}/genesis.json`;
