@@ -121,29 +121,22 @@ impl Replica {
     /// set must not stop the chain: the next epoch's members then stay for one epoch more, at every node alike.
     pub(super) fn note_boundary(&mut self, members: Vec<Validator>, mix: B256) {
         let epoch = self.epoch().next().next();
-        let validators = match self.set.successor(epoch, members) {
-            Ok(set) => set.validators().to_vec(),
-            Err(error) => {
-                let reason = format!("the executor's validators for epoch {epoch} make no set: {error}");
-                self.event(Event::SetRefused { epoch, reason });
-                self.next.set.validators().to_vec()
-            }
-        };
-        let info = EpochInfo { epoch, seed: epoch_seed(mix, epoch), validators };
-        self.ready.record(Record::Epoch(Box::new(info.clone())));
-        self.coming = Some(info);
+        let set = self.set.successor(epoch, members).unwrap_or_else(|error| {
+            let reason = format!("the executor's validators for epoch {epoch} make no set: {error}");
+            self.event(Event::SetRefused { epoch, reason });
+            let stay = self.next.set.validators().to_vec();
+            self.next.set.successor(epoch, stay).expect("the members of a set make a set")
+        });
+        let (seed, validators) = (epoch_seed(mix, epoch), set.validators().to_vec());
+        self.ready.record(Record::Epoch(Box::new(EpochInfo { epoch, seed, validators })));
+        self.coming = Some(Electorate { set: Arc::new(set), seed });
     }
 
     /// Moves on when the boundary is final. The sign-state of the epoch left behind stays on disk until the first vote
     /// in the new one replaces it: positions are compared by epoch first, so nothing falls.
     pub(super) fn change_epoch(&mut self, now: Now) {
-        let Some(info) =
-            self.coming.take_if(|_| self.tree.root().height == self.settings.epochs.last(self.set.epoch()))
-        else {
-            return;
-        };
-        let Ok(set) = self.set.successor(info.epoch, info.validators) else { return };
-        let after = Electorate { set: Arc::new(set), seed: info.seed };
+        let is_over = self.tree.root().height == self.boundary();
+        let Some(after) = self.coming.take_if(|_| is_over) else { return };
         let entered = std::mem::replace(&mut self.next, after);
         self.seed = entered.seed;
         let left = std::mem::replace(&mut self.set, entered.set);

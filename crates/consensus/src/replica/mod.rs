@@ -36,8 +36,8 @@ use types::engine::{BuiltPayload, EngineError, FinalizedState, PayloadLimits, Pa
 use types::genesis::Timing;
 use types::message::Reproposal;
 use types::{
-    Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, EpochInfo, EpochSchedule,
-    FetchResponse, Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View,
+    Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, EpochSchedule, FetchResponse,
+    Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View,
 };
 
 pub use guard::WaitStatus;
@@ -251,7 +251,7 @@ pub struct Replica {
     /// The set of the epoch before.
     previous: Option<Arc<ValidatorSet>>,
     /// What the boundary, which is final, says about the epoch after the next one.
-    coming: Option<EpochInfo>,
+    coming: Option<epochs::Electorate>,
     domain: Domain,
     safety: Safety,
     /// How far the own keys have signed elsewhere.
