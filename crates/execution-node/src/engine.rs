@@ -1,7 +1,8 @@
-//! The engine service: hands calls to the executor's thread, one after the other, and answers the rest from
-//! memory.
+//! The engine service: hands calls that execute to one thread and calls that make final to another, each one after
+//! the other, and answers the rest from memory.
 
 use crate::executor::{Executor, ExecutorShared};
+use crate::finalizer::Finalizer;
 use crate::metrics::Metrics;
 use engine_api::{AWAIT_MS_MAX, Engine};
 use std::any::Any;
@@ -15,31 +16,41 @@ use types::engine::{
 };
 use types::{B256, Epoch, Header, SystemInputs, Validator};
 
-/// Calls waiting for the executor's thread. The server admits few at once anyway.
+/// Calls waiting for each of the two threads. The server admits few at once anyway.
 const CALLS_WAITING_MAX: usize = 32;
 
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
+/// What the thread that executes is asked.
 enum Call {
     Build(Box<PayloadRequest>, Reply<BuiltPayload>),
     NewPayload(Box<(Header, Vec<u8>, SystemInputs)>, Reply<PayloadStatus>),
+    Stop,
+}
+
+/// What the thread that makes final is asked.
+enum Finality {
     Forkchoice(Forkchoice, Reply<FinalizedState>),
     Stop,
 }
 
-/// The thread that executes. It finishes the calls before the stop, and answers no later one.
-pub(crate) struct ExecutorThread {
+/// The threads that work. They finish the calls before the stop, and answer no later one.
+pub(crate) struct ExecutorThreads {
     calls: mpsc::Sender<Call>,
-    thread: JoinHandle<()>,
+    finality: mpsc::Sender<Finality>,
+    threads: [JoinHandle<()>; 2],
 }
 
-impl ExecutorThread {
-    /// Stops it and waits for its end. Blocks.
+impl ExecutorThreads {
+    /// Stops them and waits for their end. Blocks.
     pub fn stop(self) {
-        // Fails only when the thread has ended already.
+        // Each fails only when its thread has ended already.
         let _ = self.calls.blocking_send(Call::Stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the executor's thread had panicked");
+        let _ = self.finality.blocking_send(Finality::Stop);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the executor had panicked");
+            }
         }
     }
 }
@@ -48,38 +59,51 @@ impl ExecutorThread {
 #[derive(Debug)]
 pub(crate) struct EngineService {
     calls: mpsc::Sender<Call>,
+    finality: mpsc::Sender<Finality>,
     shared: Arc<ExecutorShared>,
     capabilities: Capabilities,
     metrics: Metrics,
 }
 
 impl EngineService {
-    /// Starts the executor's thread.
+    /// Starts the two threads.
     pub fn start(
         executor: Executor,
+        finalizer: Finalizer,
         shared: Arc<ExecutorShared>,
         capabilities: Capabilities,
         metrics: Metrics,
-    ) -> std::io::Result<(Self, ExecutorThread)> {
+    ) -> std::io::Result<(Self, ExecutorThreads)> {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING_MAX);
         let of_thread = shared.clone();
-        let thread = std::thread::Builder::new()
+        let executing = std::thread::Builder::new()
             .name("executor".into())
-            .spawn(move || work(executor, &of_thread, waiting))?;
-        let thread = ExecutorThread { calls: calls.clone(), thread };
-        Ok((Self { calls, shared, capabilities, metrics }, thread))
+            .spawn(move || execute(executor, &of_thread, waiting))?;
+        let (finality, waiting) = mpsc::channel(CALLS_WAITING_MAX);
+        let of_thread = shared.clone();
+        // Should it fail, the first thread ends by itself: nobody can call it any more.
+        let finalizing = std::thread::Builder::new()
+            .name("finalizer".into())
+            .spawn(move || finalize(finalizer, &of_thread, waiting))?;
+        let threads = ExecutorThreads {
+            calls: calls.clone(),
+            finality: finality.clone(),
+            threads: [executing, finalizing],
+        };
+        Ok((Self { calls, finality, shared, capabilities, metrics }, threads))
     }
 
-    async fn call<T>(
+    async fn call<T, C>(
         &self,
+        queue: &mpsc::Sender<C>,
         method: &'static str,
         status: impl Fn(&T) -> &'static str,
-        make: impl FnOnce(Reply<T>) -> Call,
+        make: impl FnOnce(Reply<T>) -> C,
     ) -> Result<T, EngineError> {
         let started = Instant::now();
         let (reply, answer) = oneshot::channel();
         let stopped = || EngineError::Unavailable("executor is stopping".into());
-        let result = match self.calls.send(make(reply)).await {
+        let result = match queue.send(make(reply)).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
             Err(_) => Err(stopped()),
         };
@@ -108,7 +132,8 @@ impl Engine for EngineService {
     }
 
     async fn build_payload(&self, request: PayloadRequest) -> Result<BuiltPayload, EngineError> {
-        self.call("build_payload", |_| "ok", |reply| Call::Build(Box::new(request), reply)).await
+        let make = |reply| Call::Build(Box::new(request), reply);
+        self.call(&self.calls, "build_payload", |_| "ok", make).await
     }
 
     async fn new_payload(
@@ -123,11 +148,12 @@ impl Engine for EngineService {
             PayloadStatus::Syncing => "syncing",
         };
         let block = Box::new((header, payload, system_inputs));
-        self.call("new_payload", status, |reply| Call::NewPayload(block, reply)).await
+        self.call(&self.calls, "new_payload", status, |reply| Call::NewPayload(block, reply)).await
     }
 
     async fn forkchoice_updated(&self, forkchoice: Forkchoice) -> Result<FinalizedState, EngineError> {
-        self.call("forkchoice_updated", |_| "ok", |reply| Call::Forkchoice(forkchoice, reply)).await
+        let make = |reply| Finality::Forkchoice(forkchoice, reply);
+        self.call(&self.finality, "forkchoice_updated", |_| "ok", make).await
     }
 
     async fn finalized_state(&self) -> Result<FinalizedState, EngineError> {
@@ -163,7 +189,7 @@ impl Engine for EngineService {
     }
 }
 
-fn work(mut executor: Executor, shared: &ExecutorShared, mut calls: mpsc::Receiver<Call>) {
+fn execute(mut executor: Executor, shared: &ExecutorShared, mut calls: mpsc::Receiver<Call>) {
     while let Some(call) = calls.blocking_recv() {
         match call {
             Call::Stop => return,
@@ -175,36 +201,41 @@ fn work(mut executor: Executor, shared: &ExecutorShared, mut calls: mpsc::Receiv
                 let (header, payload, inputs) = &*block;
                 let _ = reply.send(guarded(shared, || executor.new_payload(header, payload, inputs)));
             }
-            Call::Forkchoice(forkchoice, reply) => {
-                match guarded(shared, || executor.forkchoice(&forkchoice)) {
-                    Ok(finalized) => {
-                        let _ = reply.send(Ok(finalized.state));
-                        let cleaned = guarded(shared, || {
-                            executor.clean_up(finalized.cleanup);
-                            Ok(())
-                        });
-                        if let Err(error) = cleaned {
-                            tracing::error!(%error, "pool did not follow the finalized chain");
-                        }
-                    }
-                    Err(error) => {
-                        let _ = reply.send(Err(error));
-                    }
+        }
+    }
+}
+
+fn finalize(mut finalizer: Finalizer, shared: &ExecutorShared, mut calls: mpsc::Receiver<Finality>) {
+    while let Some(Finality::Forkchoice(forkchoice, reply)) = calls.blocking_recv() {
+        match guarded(shared, || finalizer.forkchoice(&forkchoice)) {
+            Ok(finalized) => {
+                let _ = reply.send(Ok(finalized.state));
+                let cleaned = guarded(shared, || {
+                    finalizer.clean_up(finalized.cleanup);
+                    Ok(())
+                });
+                if let Err(error) = cleaned {
+                    tracing::error!(%error, "pool did not follow the finalized chain");
                 }
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
             }
         }
     }
 }
 
-/// Runs a call so that a bug in it cannot leave the node half alive: after a panic nothing is answered any more.
+/// Runs a call so that a bug in it cannot leave the node half alive: after a panic nothing is answered any more. Nor
+/// is what a call found out while the other thread met with a failure.
 fn guarded<T>(
     shared: &ExecutorShared,
     call: impl FnOnce() -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+    let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let reason = format!("executor panicked: {}", panic_text(&*panic));
         Err(shared.poison(reason))
-    })
+    });
+    result.and_then(|answer| shared.check().map(|()| answer))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -1,21 +1,22 @@
-//! What the engine calls do: build, validate, finalize. One call after the other, on one thread.
+//! What the engine calls that execute do: build and validate. One call after the other, on one thread; what is final
+//! becomes durable beside them (`finalizer`).
 
 use crate::chain::Chain;
 use crate::fault::Fault;
 use crate::metrics::Metrics;
-use crate::tree::{BlockTree, Node, layers, nonce_above};
+use crate::tree::{Base, BlockTree, Node, NotKept, layers, nonce_above};
 use alloy_primitives::map::B256Map;
 use execution::{
     BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidPayloadCode, InvalidTx, LtHash, Overlay,
-    Payload, PayloadTransactions, RecoveredTx, SkippedTx, StateDiff, ViewError,
+    Payload, PayloadTransactions, RecoveredTx, SkippedTx, ViewError,
 };
 use parking_lot::Mutex;
 use state::{BlockRecord, ExecutedBlock, StateError, StateSnapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use txpool::{AccountState, Selection};
-use types::engine::{BuiltPayload, EngineError, FinalizedState, Forkchoice, PayloadRequest, PayloadStatus};
+use txpool::Selection;
+use types::engine::{BuiltPayload, EngineError, FinalizedState, PayloadRequest, PayloadStatus};
 use types::limits::PAYLOAD_BYTES_MAX;
 use types::{Address, B256, Header, Height, RejectionCode, SystemInputs, Validator};
 
@@ -31,7 +32,7 @@ const REFUSED_MAX: usize = 1024;
 /// Transactions taken from the pool at once while building.
 const SELECT_CHUNK: usize = 512;
 
-/// State that readers of other threads share with the executor.
+/// What the executor's thread, the finalizer's and readers share.
 #[derive(Debug)]
 pub(crate) struct ExecutorShared {
     pub chain: Chain,
@@ -41,10 +42,10 @@ pub(crate) struct ExecutorShared {
     /// Told when `poison` is set.
     pub poisoned: tokio::sync::Notify,
     /// Blocks that are final, newest first, while the pool has not taken their transactions out yet.
-    cleaning: Mutex<Vec<Arc<Node>>>,
+    pub cleaning: Mutex<Vec<Arc<Node>>>,
 }
 
-/// Executes engine calls.
+/// Builds and validates.
 #[derive(Debug)]
 pub(crate) struct Executor {
     shared: Arc<ExecutorShared>,
@@ -53,19 +54,6 @@ pub(crate) struct Executor {
     built: VecDeque<Built>,
     refused: Refused,
     fault: Option<Fault>,
-}
-
-/// A finalized forkchoice, and what is left to do after it was answered.
-pub(crate) struct Finalized {
-    pub state: FinalizedState,
-    pub cleanup: Cleanup,
-}
-
-/// What a finalization means for the pool.
-#[derive(Default)]
-pub(crate) struct Cleanup {
-    finalized: Vec<Arc<Node>>,
-    abandoned: Vec<Arc<Node>>,
 }
 
 /// A payload built here, with its execution.
@@ -89,6 +77,7 @@ struct Executed {
 struct Parent {
     record: BlockRecord,
     lthash: LtHash,
+    /// Blocks up to it, newest first, that the pool does not know of.
     path: Vec<Arc<Node>>,
     view: Overlay<StateSnapshot>,
 }
@@ -108,10 +97,11 @@ impl From<EngineError> for NoVerdict {
 
 impl ExecutorShared {
     pub fn new(chain: Chain) -> Self {
-        let root = chain.head().record.hash;
+        let lthash = chain.store().head().lthash;
+        let base = Base { record: chain.head().record.clone(), lthash, state: chain.store().view() };
         Self {
             chain,
-            tree: Mutex::new(BlockTree::new(root)),
+            tree: Mutex::new(BlockTree::new(base)),
             poison: Mutex::new(None),
             poisoned: tokio::sync::Notify::new(),
             cleaning: Mutex::new(Vec::new()),
@@ -140,14 +130,9 @@ impl ExecutorShared {
 
     /// Whether the pool has something for a block on top of `parent_hash`.
     pub fn has_transactions(&self, parent_hash: &B256) -> Result<bool, EngineError> {
-        let mut path = self.tree.lock().path(parent_hash).ok_or(EngineError::UnknownBlock(*parent_hash))?;
-        let parent = match path.first() {
-            Some(node) => node.block.record.clone(),
-            None => self.chain.head().record.clone(),
-        };
-        // What became final a moment ago may still be in the pool; it is not includable for that.
-        path.extend(self.cleaning.lock().iter().cloned());
-        let base_fee = self.chain.rules().next_base_fee(parent.height, parent.gas_used, parent.base_fee);
+        let parent = self.parent(parent_hash).ok_or(EngineError::UnknownBlock(*parent_hash))?;
+        let Parent { record, path, .. } = parent;
+        let base_fee = self.chain.rules().next_base_fee(record.height, record.gas_used, record.base_fee);
         let mut selection = Selection::new(base_fee);
         let first = self.chain.pool().select(&mut selection, 1, |sender| nonce_above(&path, sender));
         Ok(!first.is_empty())
@@ -160,14 +145,21 @@ impl ExecutorShared {
         }
     }
 
+    /// A block of the tree with the state after it. Both are taken at once: a commit that ends meanwhile changes
+    /// neither.
     fn parent(&self, hash: &B256) -> Option<Parent> {
-        let path = self.tree.lock().path(hash)?;
-        let store = self.chain.store();
+        let (mut path, base) = {
+            let tree = self.tree.lock();
+            (tree.path(hash)?, tree.base().clone())
+        };
         let (record, lthash) = match path.first() {
             Some(node) => (node.block.record.clone(), node.lthash.clone()),
-            None => (self.chain.head().record.clone(), store.head().lthash),
+            None => (base.record, base.lthash),
         };
-        let view = Overlay::new(store.view(), layers(&path));
+        let view = Overlay::new(base.state, layers(&path));
+        // What became final a moment ago may still be in the pool; it is not includable for that. Looked up after the
+        // path: what has left the tree by then is either here or out of the pool.
+        path.extend(self.cleaning.lock().iter().cloned());
         Some(Parent { record, lthash, path, view })
     }
 }
@@ -185,6 +177,7 @@ impl Executor {
     /// Builds and executes a payload from the pool.
     pub fn build(&mut self, request: &PayloadRequest) -> Result<BuiltPayload, EngineError> {
         self.shared.check()?;
+        self.forget_abandoned();
         let started = Instant::now();
         let parent =
             self.shared.parent(&request.parent_hash).ok_or(EngineError::UnknownBlock(request.parent_hash))?;
@@ -243,6 +236,7 @@ impl Executor {
         system_inputs: &SystemInputs,
     ) -> Result<PayloadStatus, EngineError> {
         self.shared.check()?;
+        self.forget_abandoned();
         let hash = header.hash();
         if let Some((code, reason)) = self.refused.get(&hash) {
             return Ok(PayloadStatus::Invalid { code, reason });
@@ -261,51 +255,6 @@ impl Executor {
                 }
                 Ok(PayloadStatus::Invalid { code, reason })
             }
-        }
-    }
-
-    /// Moves the head and makes everything up to `finalized` durable, block by block.
-    pub fn forkchoice(&mut self, forkchoice: &Forkchoice) -> Result<Finalized, EngineError> {
-        self.shared.check()?;
-        let path = {
-            let tree = self.shared.tree.lock();
-            match self.check_forkchoice(&tree, forkchoice)? {
-                Move::Replay => {
-                    return Ok(Finalized {
-                        state: self.shared.finalized_state(),
-                        cleanup: Cleanup::default(),
-                    });
-                }
-                Move::Forward => tree.path(&forkchoice.finalized).unwrap_or_default(),
-            }
-        };
-        *self.shared.cleaning.lock() = path.clone();
-        let mut cleanup = Cleanup::default();
-        for node in path.into_iter().rev() {
-            cleanup.abandoned.extend(self.finalize(&node)?);
-            cleanup.finalized.push(node);
-        }
-        self.shared.tree.lock().set_head(forkchoice.head);
-        Ok(Finalized { state: self.shared.finalized_state(), cleanup })
-    }
-
-    /// The pool's share of a finalization; done after the answer, before the next call.
-    pub fn clean_up(&mut self, cleanup: Cleanup) {
-        let chain = &self.shared.chain;
-        for node in &cleanup.finalized {
-            let record = &node.block.record;
-            let next_base_fee = chain.rules().next_base_fee(record.height, record.gas_used, record.base_fee);
-            chain.pool().advance(record.height, next_base_fee, &account_states(&node.diff));
-        }
-        self.shared.cleaning.lock().clear();
-        let abandoned = cleanup.abandoned.iter().flat_map(|node| node.block.transactions.iter().cloned());
-        let abandoned: Vec<RecoveredTx> = abandoned.collect();
-        if !abandoned.is_empty() {
-            chain.pool().readmit(abandoned);
-        }
-        if !cleanup.finalized.is_empty() {
-            let tree = self.shared.tree.lock();
-            self.built.retain(|built| tree.contains(&built.parent_hash));
         }
     }
 
@@ -376,9 +325,18 @@ impl Executor {
             let transactions = transactions.lanes.into_iter().flatten().collect();
             let next_validators = next_validators.clone();
             let block = Arc::new(ExecutedBlock { record, transactions, receipts, next_validators });
-            self.shared.tree.lock().insert(block, diff, lthash).map_err(|_| {
-                EngineError::Unavailable("too many blocks wait for finality, and all lead to the head".into())
-            })?;
+            let kept = self.shared.tree.lock().insert(block, diff, lthash);
+            match kept {
+                Ok(()) => {}
+                Err(NotKept::Full) => {
+                    let reason = "too many blocks wait for finality, and all lead to the head";
+                    return Err(EngineError::Unavailable(reason.into()).into());
+                }
+                // Its branch lost while it was executed: the answer is the one it would get now.
+                Err(NotKept::Abandoned) => {
+                    return self.known(header, hash)?.ok_or(NoVerdict::Syncing);
+                }
+            }
         } else if from_here {
             // Consensus compares the answer with the header; a header that contradicts its own payload is refused
             // there. The block is not kept: nothing may be built upon it.
@@ -460,66 +418,6 @@ impl Executor {
         Ok(Executed { transactions, outcome })
     }
 
-    /// Checks a forkchoice as a whole, before anything changes.
-    fn check_forkchoice(&self, tree: &BlockTree, forkchoice: &Forkchoice) -> Result<Move, EngineError> {
-        let Forkchoice { head, safe, finalized } = *forkchoice;
-        let chain = &self.shared.chain;
-        let durable = self.shared.finalized_state();
-        // Zero names no block yet: the same as the genesis.
-        let genesis = chain.genesis_hash();
-        let named = |hash: B256| if hash.is_zero() { genesis } else { hash };
-        if head.is_zero() && !(safe.is_zero() && finalized.is_zero()) {
-            return Err(EngineError::Illegal(format!(
-                "head is zero but safe is {safe} and finalized {finalized}"
-            )));
-        }
-        let (head, safe, finalized) = (named(head), named(safe), named(finalized));
-        let final_height = |hash: B256| {
-            let height = chain.height_of(hash);
-            height.map_err(|error| self.shared.poison(error.to_string()))
-        };
-        if let Some(head_height) = final_height(head)? {
-            // The head is final, so is what is at or below it: at most a replay after consensus restarted.
-            let heights = (final_height(finalized)?, final_height(safe)?);
-            return match heights {
-                (Some(finalized), Some(safe)) if finalized <= safe && safe <= head_height => Ok(Move::Replay),
-                _ => Err(EngineError::Illegal(format!(
-                    "finalized {finalized} and safe {safe} are not at or below head {head}, which is final"
-                ))),
-            };
-        }
-        if !tree.contains(&head) {
-            return Err(EngineError::UnknownBlock(head));
-        }
-        if !tree.contains(&finalized) {
-            return match final_height(finalized)? {
-                Some(height) => Err(EngineError::Illegal(format!(
-                    "finalized would go back from height {} ({}) to {height} ({finalized})",
-                    durable.height, durable.block_hash
-                ))),
-                None => Err(EngineError::UnknownBlock(finalized)),
-            };
-        }
-        if !tree.is_ancestor(&finalized, &safe) || !tree.is_ancestor(&safe, &head) {
-            return Err(EngineError::Illegal(format!(
-                "finalized {finalized}, safe {safe} and head {head} are not on one chain in this order"
-            )));
-        }
-        Ok(Move::Forward)
-    }
-
-    /// Commits one block above the durable head, then shows it to readers.
-    fn finalize(&self, node: &Arc<Node>) -> Result<Vec<Arc<Node>>, EngineError> {
-        let started = Instant::now();
-        let chain = &self.shared.chain;
-        let committed = chain.store().commit(&node.block, &node.diff, &node.lthash);
-        committed.map_err(|error| self.shared.poison(error.to_string()))?;
-        let abandoned = self.shared.tree.lock().advance_root(node.block.record.hash);
-        chain.publish(node.block.clone());
-        self.metrics.finalized(&node.block.record, started.elapsed());
-        Ok(abandoned)
-    }
-
     fn env(
         &self,
         parent: &BlockRecord,
@@ -540,6 +438,12 @@ impl Executor {
 
     fn payload_bytes_max(&self) -> u64 {
         self.shared.chain.genesis().tandem.payload_bytes_max.min(PAYLOAD_BYTES_MAX as u64)
+    }
+
+    /// Lets go of own payloads whose parent is not the head's chain any more.
+    fn forget_abandoned(&mut self) {
+        let tree = self.shared.tree.lock();
+        self.built.retain(|built| tree.contains(&built.parent_hash));
     }
 
     fn remember(&mut self, built: Built) {
@@ -571,14 +475,6 @@ impl Executor {
             None => state_hash,
         }
     }
-}
-
-/// What a legal forkchoice asks for.
-enum Move {
-    /// Everything named is final already.
-    Replay,
-    /// Head and finalized are at or above the durable head.
-    Forward,
 }
 
 /// Refused blocks, newest last.
@@ -672,19 +568,6 @@ fn record_of(header: &Header, hash: B256, env: &BlockEnv) -> BlockRecord {
 fn valid(record: &BlockRecord, next_validators: Option<Vec<Validator>>) -> PayloadStatus {
     let BlockRecord { state_hash, receipts_hash, .. } = *record;
     PayloadStatus::Valid { state_hash, receipts_hash, next_validators }
-}
-
-fn account_states(diff: &StateDiff) -> Vec<(Address, AccountState)> {
-    let state = |info: execution::AccountInfo| AccountState {
-        nonce: info.nonce,
-        balance: info.balance,
-        // A pooled sender signed a transaction, so code on it can only be a delegation.
-        delegated: info.has_code(),
-    };
-    diff.accounts()
-        .into_iter()
-        .map(|(address, change)| (address, change.new.map(state).unwrap_or_default()))
-        .collect()
 }
 
 /// Takes transactions out of the pool that no later block can hold either.

@@ -5,8 +5,9 @@
 //!
 //! - [`run`] is the whole process; [`Node`] the same with its parts in reach. [`Config`] says how.
 //! - [`Chain`] is the finalized chain for readers, with the [`Pool`] beside it.
-//! - The engine service runs its calls on one thread, one after the other: build, validate, finalize. A block is
-//!   executed at most once here, on the state of its parent, and kept in memory until it is final or abandoned.
+//! - The engine service builds and validates on one thread, one call after the other, and makes final on a second:
+//!   no vote waits for the disk. A block is executed at most once here, on the state of its parent, and kept in
+//!   memory until it is final or abandoned.
 //! - A storage error poisons the executor: from then on every engine call is answered with an error, never with a
 //!   verdict, until the process is started again.
 
@@ -16,6 +17,7 @@ mod data_dir;
 mod engine;
 mod executor;
 mod fault;
+mod finalizer;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gossip;

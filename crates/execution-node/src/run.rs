@@ -3,8 +3,9 @@
 use crate::chain::Chain;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::engine::{EngineService, ExecutorThread};
+use crate::engine::{EngineService, ExecutorThreads};
 use crate::executor::{Executor, ExecutorShared};
+use crate::finalizer::Finalizer;
 use crate::gossip::{Gossip, GossipSetup};
 use crate::metrics::{self, Metrics};
 use crate::pool::{JournalError, Pool, PoolOptions, PoolThreads};
@@ -132,7 +133,7 @@ pub struct Node {
     metrics_address: Option<SocketAddr>,
     metrics: Option<tokio::task::JoinHandle<()>>,
     gossip: Option<Gossip>,
-    executor: ExecutorThread,
+    executor: ExecutorThreads,
     pool: PoolThreads,
     shutdown: watch::Sender<bool>,
     // Last: the directory is let go when everything that writes to it is gone.
@@ -158,10 +159,11 @@ impl Node {
             tracing::warn!(?fault, "this node misbehaves on purpose; its blocks will be refused");
         }
         let executor = Executor::new(shared.clone(), counters.clone(), build_time_max, fault);
+        let finalizer = Finalizer::new(shared.clone(), counters.clone());
         let version = format!("tandem-executord/{}", env!("CARGO_PKG_VERSION"));
         let capabilities = capabilities_of(chain.genesis(), genesis_state_hash, version);
         let (service, executor) =
-            EngineService::start(executor, shared.clone(), capabilities, counters.clone())
+            EngineService::start(executor, finalizer, shared.clone(), capabilities, counters.clone())
                 .map_err(Error::Thread)?;
 
         let links = RpcLinks::default();

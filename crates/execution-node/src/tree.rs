@@ -2,7 +2,7 @@
 
 use alloy_primitives::map::{B256Map, B256Set};
 use execution::{Layer, LtHash, StateDiff};
-use state::ExecutedBlock;
+use state::{BlockRecord, ExecutedBlock, StateSnapshot};
 use std::sync::Arc;
 use types::{Address, B256};
 
@@ -20,25 +20,49 @@ pub(crate) struct Node {
     arrival: u64,
 }
 
+/// The finalized block that a tree stands on, with the state after it. The state is part of the tree, because the
+/// store goes on to the next block before the tree does: looked up apart, path and state might not fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub record: BlockRecord,
+    pub lthash: LtHash,
+    pub state: StateSnapshot,
+}
+
 /// # Invariants
 /// - Every node's parent is the root or another node, one height below.
 /// - At most [`UNFINALIZED_BLOCKS_MAX`] nodes.
 #[derive(Debug)]
 pub(crate) struct BlockTree {
-    root: B256,
+    base: Base,
     head: B256,
     nodes: B256Map<Arc<Node>>,
     next_arrival: u64,
 }
 
-/// No room: every block that could go leads to the head.
+/// Why a block is not kept.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TreeFull;
+pub(crate) enum NotKept {
+    /// No room: every block that could go leads to the head.
+    Full,
+    /// Its parent is not here any more: another block of that height became final while it was executed.
+    Abandoned,
+}
 
 impl BlockTree {
-    /// A tree above the finalized block `root`.
-    pub fn new(root: B256) -> Self {
-        Self { root, head: root, nodes: B256Map::default(), next_arrival: 0 }
+    /// A tree above a finalized block.
+    pub fn new(base: Base) -> Self {
+        let head = base.record.hash;
+        Self { base, head, nodes: B256Map::default(), next_arrival: 0 }
+    }
+
+    /// The finalized block below all others.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    fn root(&self) -> B256 {
+        self.base.record.hash
     }
 
     pub fn len(&self) -> usize {
@@ -51,13 +75,13 @@ impl BlockTree {
 
     /// Whether the block is the root or above it.
     pub fn contains(&self, hash: &B256) -> bool {
-        *hash == self.root || self.nodes.contains_key(hash)
+        *hash == self.root() || self.nodes.contains_key(hash)
     }
 
     /// The blocks from `hash` down to the one above the root, newest first; empty for the root itself.
     pub fn path(&self, hash: &B256) -> Option<Vec<Arc<Node>>> {
         let (mut path, mut at) = (Vec::new(), *hash);
-        while at != self.root {
+        while at != self.root() {
             let node = self.nodes.get(&at)?;
             path.push(node.clone());
             at = node.block.record.parent_hash;
@@ -68,18 +92,21 @@ impl BlockTree {
     /// Whether `ancestor` is `descendant` or below it (the root is below all).
     pub fn is_ancestor(&self, ancestor: &B256, descendant: &B256) -> bool {
         let Some(path) = self.path(descendant) else { return false };
-        *ancestor == self.root || path.iter().any(|node| node.block.record.hash == *ancestor)
+        *ancestor == self.root() || path.iter().any(|node| node.block.record.hash == *ancestor)
     }
 
-    /// Adds a block whose parent is in the tree. When the tree is full the oldest leaf off the head's chain goes.
+    /// Adds a block above another one. When the tree is full the oldest leaf off the head's chain goes.
     pub fn insert(
         &mut self,
         block: Arc<ExecutedBlock>,
         diff: Arc<StateDiff>,
         lthash: LtHash,
-    ) -> Result<(), TreeFull> {
+    ) -> Result<(), NotKept> {
+        if !self.contains(&block.record.parent_hash) {
+            return Err(NotKept::Abandoned);
+        }
         if self.nodes.len() >= UNFINALIZED_BLOCKS_MAX {
-            let leaf = self.oldest_spare_leaf(&block.record.parent_hash).ok_or(TreeFull)?;
+            let leaf = self.oldest_spare_leaf(&block.record.parent_hash).ok_or(NotKept::Full)?;
             self.nodes.remove(&leaf);
         }
         let arrival = self.next_arrival;
@@ -93,17 +120,33 @@ impl BlockTree {
         self.head = head;
     }
 
-    /// Makes a child of the root the new root and returns the blocks that are abandoned by it.
-    pub fn advance_root(&mut self, root: B256) -> Vec<Arc<Node>> {
-        let Some(node) = self.nodes.remove(&root) else { return Vec::new() };
-        debug_assert_eq!(node.block.record.parent_hash, self.root, "blocks are finalized one by one");
-        self.root = root;
-        let kept = |tree: &Self, hash: &B256| tree.path(hash).is_some();
-        let abandoned: Vec<B256> = self.nodes.keys().filter(|hash| !kept(self, hash)).copied().collect();
+    /// Makes a block right above the root the new root and returns the blocks that are abandoned by it.
+    pub fn advance(&mut self, base: Base) -> Vec<Arc<Node>> {
+        debug_assert_eq!(base.record.parent_hash, self.root(), "blocks are finalized one by one");
+        self.nodes.remove(&base.record.hash);
+        self.base = base;
+        let abandoned = self.off_the_root();
+        let abandoned: Vec<_> = abandoned.iter().filter_map(|hash| self.nodes.remove(hash)).collect();
         if !self.contains(&self.head) {
-            self.head = root;
+            self.head = self.root();
         }
-        abandoned.iter().filter_map(|hash| self.nodes.remove(hash)).collect()
+        abandoned
+    }
+
+    /// Blocks that do not lead to the root, found in one pass: parents come before their children.
+    fn off_the_root(&self) -> Vec<B256> {
+        let mut ascending: Vec<&BlockRecord> = self.nodes.values().map(|node| &node.block.record).collect();
+        ascending.sort_unstable_by_key(|record| record.height);
+        let mut kept = B256Set::from_iter([self.root()]);
+        let mut abandoned = Vec::new();
+        for record in ascending {
+            if kept.contains(&record.parent_hash) {
+                kept.insert(record.hash);
+            } else {
+                abandoned.push(record.hash);
+            }
+        }
+        abandoned
     }
 
     fn oldest_spare_leaf(&self, keep: &B256) -> Option<B256> {

@@ -106,7 +106,7 @@ fn an_unknown_parent_is_no_fault() {
     let unknown = validator.executor.build(&request(first.hash(), 2, 3));
     assert_eq!(unknown, Err(EngineError::UnknownBlock(first.hash())));
     let head = forkchoice(second.hash(), second.hash(), second.hash());
-    assert_eq!(validator.executor.forkchoice(&head).err(), Some(EngineError::UnknownBlock(second.hash())));
+    assert_eq!(validator.finalizer.forkchoice(&head).err(), Some(EngineError::UnknownBlock(second.hash())));
     assert_eq!(validator.validate(&first), valid(&first));
     assert_eq!(validator.validate(&second), valid(&second));
     validator.finalize(second.hash());
@@ -150,7 +150,7 @@ fn a_refusal_is_final_and_never_shown() {
         assert_eq!(verdict, first);
         assert_eq!(harness.chain.block_by_hash(block.hash()).unwrap(), None);
         let head = forkchoice(block.hash(), genesis, genesis);
-        assert!(matches!(harness.executor.forkchoice(&head).err(), Some(EngineError::UnknownBlock(_))));
+        assert!(matches!(harness.finalizer.forkchoice(&head).err(), Some(EngineError::UnknownBlock(_))));
     }
     assert_eq!(harness.validate(&good), valid(&good));
 }
@@ -206,19 +206,19 @@ fn an_illegal_forkchoice_changes_nothing() {
         (third, third, zero),       // the same
         (first, first, second),     // final above a final head
     ] {
-        let refused = harness.executor.forkchoice(&forkchoice(head, safe, finalized)).err();
+        let refused = harness.finalizer.forkchoice(&forkchoice(head, safe, finalized)).err();
         assert!(matches!(refused, Some(EngineError::Illegal(_))), "{head} {safe} {finalized}: {refused:?}");
         assert_eq!(harness.chain.head().record.hash, first);
         assert_eq!(harness.shared.tree.lock().len(), 3);
     }
     let unknown = B256::repeat_byte(0x77);
     for (head, safe, finalized) in [(unknown, first, first), (third, third, unknown)] {
-        let refused = harness.executor.forkchoice(&forkchoice(head, safe, finalized)).err();
+        let refused = harness.finalizer.forkchoice(&forkchoice(head, safe, finalized)).err();
         assert_eq!(refused, Some(EngineError::UnknownBlock(unknown)));
     }
     // The head may be ahead of what is final, and may move to another branch.
     for head in [third, sibling] {
-        let moved = harness.executor.forkchoice(&forkchoice(head, first, first)).unwrap();
+        let moved = harness.finalizer.forkchoice(&forkchoice(head, first, first)).unwrap();
         assert_eq!(moved.state.height, Height::new(1));
     }
     harness.finalize(third);
@@ -235,12 +235,12 @@ fn what_is_final_is_answered_again_after_consensus_restarts() {
     for block in [&first, &second] {
         assert_eq!(harness.validate(block), valid(block));
         let replay = forkchoice(block.hash(), block.hash(), block.hash());
-        let state = harness.executor.forkchoice(&replay).unwrap().state;
+        let state = harness.finalizer.forkchoice(&replay).unwrap().state;
         assert_eq!((state.height, state.block_hash), (Height::new(2), second.hash()));
     }
     let zero = B256::ZERO;
     assert_eq!(
-        harness.executor.forkchoice(&forkchoice(zero, zero, zero)).unwrap().state.height,
+        harness.finalizer.forkchoice(&forkchoice(zero, zero, zero)).unwrap().state.height,
         Height::new(2)
     );
 }
@@ -367,7 +367,7 @@ fn a_crash_leaves_a_block_applied_wholly_or_not_at_all_and_replay_ends_in_the_sa
         let mut harness = Harness::open(here.path());
         assert_eq!(harness.chain.height().get(), index as u64, "an un-finalized block is gone");
         let head = forkchoice(block.hash(), block.hash(), block.hash());
-        assert_eq!(harness.executor.forkchoice(&head).err(), Some(EngineError::UnknownBlock(block.hash())));
+        assert_eq!(harness.finalizer.forkchoice(&head).err(), Some(EngineError::UnknownBlock(block.hash())));
         assert_eq!(harness.validate(block), valid(block));
         harness.finalize(block.hash());
         drop(harness);
@@ -418,12 +418,12 @@ fn a_storage_error_silences_the_executor() {
         harness.chain.store().commit(&node.block, &node.diff, &node.lthash).unwrap();
     }
     let hash = ours.hash();
-    let failed = harness.executor.forkchoice(&forkchoice(hash, hash, hash)).err();
+    let failed = harness.finalizer.forkchoice(&forkchoice(hash, hash, hash)).err();
     assert!(matches!(failed, Some(EngineError::Internal(_))), "{failed:?}");
     assert_eq!(harness.executor.build(&request(genesis, 1, 3)).err(), failed);
     let verdict = harness.executor.new_payload(&ours.header, &ours.payload, &ours.inputs);
     assert_eq!(verdict.err(), failed);
-    assert_eq!(harness.executor.forkchoice(&forkchoice(genesis, genesis, genesis)).err(), failed);
+    assert_eq!(harness.finalizer.forkchoice(&forkchoice(genesis, genesis, genesis)).err(), failed);
     assert_eq!(harness.chain.head().record.hash, genesis, "the block was not shown");
 }
 
@@ -450,7 +450,7 @@ fn a_long_stall_holds_a_bounded_number_of_blocks_and_keeps_the_heads_chain() {
     let mut harness = Harness::open(directory.path());
     let genesis = harness.genesis_hash();
     let head = harness.extend(genesis, 1, 1);
-    harness.executor.forkchoice(&forkchoice(head.hash(), genesis, genesis)).unwrap();
+    harness.finalizer.forkchoice(&forkchoice(head.hash(), genesis, genesis)).unwrap();
     let dropped = harness.extend(genesis, 1, 2);
     for view in 3..UNFINALIZED_BLOCKS_MAX as u64 + 3 {
         harness.extend(genesis, 1, view);
@@ -511,10 +511,10 @@ fn block_times() {
         let hash = parent;
         let started = Instant::now();
         let all = forkchoice(hash, hash, hash);
-        let finalized = validator.executor.forkchoice(&all).unwrap();
+        let finalized = validator.finalizer.forkchoice(&all).unwrap();
         let committed = started.elapsed();
         let started = Instant::now();
-        validator.executor.clean_up(finalized.cleanup);
+        validator.finalizer.clean_up(finalized.cleanup);
         let cleaned = started.elapsed();
         proposer.finalize(hash);
         let count = validator.chain.head().transactions.len();

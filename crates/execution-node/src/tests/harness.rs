@@ -3,6 +3,7 @@
 use crate::chain::Chain;
 use crate::executor::{Executor, ExecutorShared};
 use crate::fault::Fault;
+use crate::finalizer::Finalizer;
 use crate::metrics::Metrics;
 use crate::pool::{AdmissionLimits, Pool, PoolOptions, PoolThreads};
 use alloy_primitives::{Address, B256, U256};
@@ -60,9 +61,10 @@ pub(crate) fn pool_options(directory: &Path) -> PoolOptions {
 /// One executor; opening another one on the same directory after dropping it is a crash and restart.
 pub(super) struct Harness {
     pub executor: Executor,
+    pub finalizer: Finalizer,
     pub shared: Arc<ExecutorShared>,
     pub chain: Chain,
-    _threads: PoolThreads,
+    pub pool_threads: PoolThreads,
 }
 
 /// What a proposer hands out.
@@ -96,7 +98,8 @@ impl Harness {
         let chain = Chain::new(genesis, &state, rules, store, pool).unwrap();
         let shared = Arc::new(ExecutorShared::new(chain.clone()));
         let executor = Executor::new(shared.clone(), Metrics::default(), BUILD_TIME, fault);
-        Self { executor, shared, chain, _threads: threads }
+        let finalizer = Finalizer::new(shared.clone(), Metrics::default());
+        Self { executor, finalizer, shared, chain, pool_threads: threads }
     }
 
     pub fn genesis_hash(&self) -> B256 {
@@ -127,9 +130,9 @@ impl Harness {
 
     pub fn finalize(&mut self, hash: B256) {
         let all = Forkchoice { head: hash, safe: hash, finalized: hash };
-        let finalized = self.executor.forkchoice(&all).unwrap();
+        let finalized = self.finalizer.forkchoice(&all).unwrap();
         assert_eq!(finalized.state.block_hash, hash);
-        self.executor.clean_up(finalized.cleanup);
+        self.finalizer.clean_up(finalized.cleanup);
     }
 }
 
