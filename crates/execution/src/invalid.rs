@@ -135,6 +135,17 @@ pub enum InvalidTx {
     /// An EIP-7702 transaction without authorizations.
     #[error("EIP-7702 transaction with empty auth list")]
     EmptyAuthorizationList,
+    /// A strict transaction whose marker entry says nothing sensible.
+    #[error(transparent)]
+    Strict(#[from] crate::StrictError),
+    /// A strict transaction that came too late.
+    #[error("transaction expired: it is valid until height {valid_until}, the block has height {height}")]
+    Expired {
+        /// Highest height it names.
+        valid_until: u64,
+        /// Height of the block.
+        height: u64,
+    },
     /// Anything else the EVM refuses.
     #[error("{0}")]
     Other(String),

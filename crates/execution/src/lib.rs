@@ -28,6 +28,7 @@ mod receipt;
 mod registry;
 mod rules;
 mod sequential;
+mod strict;
 mod system;
 pub mod testing;
 mod transaction;
@@ -46,6 +47,9 @@ pub use payload::{LANES_MAX, Lane, PAYLOAD_VERSION, Payload, PayloadError};
 pub use receipt::{TxReceipt, receipts_hash};
 pub use rules::{Fork, Rules, RulesError};
 pub use sequential::execute;
+pub use strict::{
+    STRICT_MARKER, StrictAbort, StrictError, StrictFault, StrictList, read_only_word, valid_until_word,
+};
 pub use system::{Conviction, SystemOutcome, registry_set};
 pub use transaction::{
     PayloadTransactions, RecoveredTx, TxEnvelope, TxError, UnrecoveredTx, recover_payload,

@@ -1,6 +1,6 @@
 //! What a genesis fixes for execution: chain id, forks by height, gas limit, base fee.
 
-use crate::{InvalidTx, PAYLOAD_VERSION, RecoveredTx, lthash::LTHASH_VERSION};
+use crate::{InvalidTx, PAYLOAD_VERSION, RecoveredTx, StrictList, lthash::LTHASH_VERSION};
 use alloy_consensus::Transaction;
 use alloy_primitives::B256;
 use revm::{
@@ -237,7 +237,8 @@ impl Rules {
         if required > gas_limit {
             return Err(InvalidTx::IntrinsicGas { gas_limit, required });
         }
-        Ok(())
+        let strict = envelope.access_list().map_or(Ok(None), StrictList::parse)?;
+        strict.map_or(Ok(()), |strict| strict.check_height(height))
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub cost: U256,
     pub sequence: u64,
     pub admitted_ms: u64,
+    /// Highest block that may hold it, if it names one.
+    pub last_height: Option<u64>,
 }
 
 /// # Invariants

@@ -4,12 +4,13 @@ use crate::account::{Account, AccountState, Slot};
 use crate::rules::Offer;
 use crate::tip_index::{Ranked, TipIndex};
 use crate::{Limits, Price, Refusal};
+use alloy_consensus::Transaction;
 use alloy_primitives::{
     Address, B256,
     map::{AddressMap, B256Map},
 };
-use execution::RecoveredTx;
-use std::collections::BTreeMap;
+use execution::{RecoveredTx, StrictList};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Extra percentage a replacement pays on both fees.
 pub const REPLACEMENT_BUMP_PERCENT: u128 = 10;
@@ -50,10 +51,11 @@ pub struct SenderContent {
 /// A bounded set of transactions, ordered for proposers.
 ///
 /// Getters: `get`, `contains`, `account`, `next_nonce`, `status`, `content`, `select`, `next_expiry_ms`.
-/// Inputs: `insert`, `advance`, `expire`, `remove`. Time and account states are arguments; the pool never asks.
+/// Inputs: `insert`, `advance`, `set_height`, `expire`, `remove`. Time and account states are arguments; the pool never asks.
 ///
 /// # Invariants
-/// - `by_hash` and `by_sequence` hold exactly the slots of all accounts; `bytes` is their encoded length.
+/// - `by_hash` and `by_sequence` hold exactly the slots of all accounts; `bytes` is their encoded length. `by_last_height`
+///   holds those that name a height; it is above `height`.
 /// - `heads` ranks every account with a pending transaction by its first one; `pending_tails` and `queued_tails`
 ///   rank every account by its last one, apart by whether that one is pending.
 /// - After any input the pool is within its limits.
@@ -63,6 +65,8 @@ pub struct Pool {
     pub(crate) accounts: AddressMap<Account>,
     by_hash: B256Map<(Address, u64)>,
     by_sequence: BTreeMap<u64, (Address, u64)>,
+    by_last_height: BTreeSet<(u64, B256)>,
+    height: u64,
     pub(crate) heads: TipIndex,
     pending_tails: TipIndex,
     queued_tails: TipIndex,
@@ -78,6 +82,8 @@ impl Pool {
             accounts: AddressMap::default(),
             by_hash: B256Map::default(),
             by_sequence: BTreeMap::new(),
+            by_last_height: BTreeSet::new(),
+            height: 0,
             heads: TipIndex::default(),
             pending_tails: TipIndex::default(),
             queued_tails: TipIndex::default(),
@@ -142,6 +148,10 @@ impl Pool {
         }
         let (address, nonce, hash) = (transaction.sender(), transaction.nonce(), transaction.hash());
         let offer = Offer::of(transaction.envelope());
+        let last_height = last_height(&transaction);
+        if let Some(valid_until) = last_height.filter(|last| *last <= self.height) {
+            return Err(Refusal::Expired { valid_until, next: self.height.saturating_add(1) });
+        }
         let fresh = Account::new(state);
         check_account(&self.limits, self.accounts.get(&address).unwrap_or(&fresh), nonce, &offer)?;
         let slot = Slot {
@@ -151,6 +161,7 @@ impl Pool {
             cost: offer.cost,
             sequence: self.next_sequence,
             admitted_ms: now_ms,
+            last_height,
         };
         self.next_sequence += 1;
         let replaced = self.place(slot, state);
@@ -179,6 +190,25 @@ impl Pool {
             }
         }
         self.set_base_fee(next_base_fee);
+        removed
+    }
+
+    /// Takes over the height of the newest finalized block. Returns the transactions that no later block may hold,
+    /// which are no longer pooled.
+    pub fn set_height(&mut self, height: u64) -> Vec<RecoveredTx> {
+        self.height = height;
+        let mut removed = Vec::new();
+        while let Some((last, hash)) =
+            self.by_last_height.first().copied().filter(|(last, _)| *last <= height)
+        {
+            match self.remove(&hash) {
+                Some(transaction) => removed.push(transaction),
+                // Never so: every listed hash is pooled. Taking it out keeps the loop finite whatever happens.
+                None => {
+                    self.by_last_height.remove(&(last, hash));
+                }
+            }
+        }
         removed
     }
 
@@ -213,6 +243,9 @@ impl Pool {
         let (address, nonce) = (slot.transaction.sender(), slot.transaction.nonce());
         self.by_hash.insert(slot.transaction.hash(), (address, nonce));
         self.by_sequence.insert(slot.sequence, (address, nonce));
+        if let Some(last) = slot.last_height {
+            self.by_last_height.insert((last, slot.transaction.hash()));
+        }
         self.status.bytes += slot.transaction.encoded().len();
         let replaced = self.change(address, state, |account| account.put(slot));
         if let Some(old) = &replaced {
@@ -253,6 +286,9 @@ impl Pool {
     fn unlist(&mut self, slot: &Slot) {
         self.by_hash.remove(&slot.transaction.hash());
         self.by_sequence.remove(&slot.sequence);
+        if let Some(last) = slot.last_height {
+            self.by_last_height.remove(&(last, slot.transaction.hash()));
+        }
         self.status.bytes -= slot.transaction.encoded().len();
     }
 
@@ -308,8 +344,11 @@ impl Pool {
         &self,
         hashes: usize,
         by_sequence: &BTreeMap<u64, (Address, u64)>,
+        by_last_height: &BTreeSet<(u64, B256)>,
         [heads, pending_tails, queued_tails]: [&TipIndex; 3],
     ) {
+        assert_eq!(&self.by_last_height, by_last_height);
+        assert!(by_last_height.first().is_none_or(|(last, _)| *last > self.height));
         assert_eq!((self.by_hash.len(), &self.by_sequence), (hashes, by_sequence));
         assert_eq!(&self.heads, heads);
         assert_eq!(&self.pending_tails, pending_tails);
@@ -345,6 +384,13 @@ fn content(sender: Address, account: &Account) -> SenderContent {
         pending: of(account.slots.range(..account.pending_end)),
         queued: of(account.slots.range(account.pending_end..)),
     }
+}
+
+/// The height that a strict transaction names as its last. A list that cannot be read names none: it was refused
+/// before.
+fn last_height(transaction: &RecoveredTx) -> Option<u64> {
+    let strict = StrictList::parse(transaction.envelope().access_list()?).ok()??;
+    strict.valid_until()
 }
 
 fn check_account(limits: &Limits, account: &Account, nonce: u64, offer: &Offer) -> Result<(), Refusal> {

@@ -161,6 +161,17 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// A strict transaction whose marker entry says nothing sensible.
+    #[error(transparent)]
+    Strict(#[from] execution::StrictError),
+    /// A strict transaction that came too late.
+    #[error("transaction expired: it is valid until height {valid_until}, the next block has height {next}")]
+    Expired {
+        /// Highest height it names.
+        valid_until: u64,
+        /// Height of the next block.
+        next: u64,
+    },
     /// The pool is full and this one waits behind a gap.
     #[error("txpool is full")]
     Full,
@@ -183,6 +194,7 @@ impl Refusal {
             | Self::Oversized { .. }
             | Self::TipAboveFee { .. }
             | Self::EmptyAuthorizations
+            | Self::Strict(_)
             | Self::NonceMax => true,
             _ => false,
         }

@@ -5,7 +5,7 @@ use alloy_consensus::Transaction;
 use alloy_eips::Typed2718;
 use alloy_eips::eip2718::EIP7702_TX_TYPE_ID;
 use alloy_primitives::U256;
-use execution::{Fork, TxEnvelope, TxError};
+use execution::{Fork, StrictList, TxEnvelope, TxError};
 use revm::context_interface::cfg::GasParams;
 use revm::primitives::{eip3860, eip7825, hardfork::SpecId};
 use types::limits::TRANSACTION_BYTES_MAX;
@@ -92,10 +92,11 @@ impl AdmissionRules {
         if transaction.nonce() == u64::MAX {
             return Err(Refusal::NonceMax);
         }
-        match transaction.authorization_list() {
-            Some([]) => Err(Refusal::EmptyAuthorizations),
-            _ => Ok(()),
+        if transaction.authorization_list().is_some_and(<[_]>::is_empty) {
+            return Err(Refusal::EmptyAuthorizations);
         }
+        transaction.access_list().map_or(Ok(None), StrictList::parse)?;
+        Ok(())
     }
 
     fn check_fees(&self, transaction: &TxEnvelope) -> Result<(), Refusal> {

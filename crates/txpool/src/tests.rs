@@ -3,7 +3,7 @@
 use super::tip_index::{Ranked, TipIndex};
 use super::*;
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEip7702, TxLegacy};
-use alloy_eips::eip2718::Encodable2718;
+use alloy_eips::{eip2718::Encodable2718, eip2930::AccessListItem};
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 use execution::{Fork, RecoveredTx, TxEnvelope};
 use proptest::prelude::*;
@@ -63,6 +63,7 @@ impl Pool {
     fn check_invariants(&self) {
         let base_fee = self.heads_base_fee();
         let (mut status, mut hashes, mut sequences) = (Status::default(), 0, BTreeMap::new());
+        let mut last_heights = BTreeSet::new();
         let (mut heads, mut pending_tails, mut queued_tails) =
             (TipIndex::default(), TipIndex::default(), TipIndex::default());
         for index in [&mut heads, &mut pending_tails, &mut queued_tails] {
@@ -89,6 +90,7 @@ impl Pool {
                 assert!(self.contains(&slot.transaction.hash()));
                 assert_eq!(self.get(&slot.transaction.hash()), Some(&slot.transaction));
                 sequences.insert(slot.sequence, (*address, *nonce));
+                last_heights.extend(slot.last_height.map(|last| (last, slot.transaction.hash())));
                 hashes += 1;
                 status.bytes += slot.transaction.encoded().len();
             }
@@ -103,7 +105,7 @@ impl Pool {
             if account.slots.len() > pending { &mut queued_tails } else { &mut pending_tails }.insert(tail);
         }
         assert_eq!(self.status(), status);
-        self.check_indices(hashes, &sequences, [&heads, &pending_tails, &queued_tails]);
+        self.check_indices(hashes, &sequences, &last_heights, [&heads, &pending_tails, &queued_tails]);
         assert!(status.pending + status.queued <= self.limits().transactions_max);
         assert!(status.bytes <= self.limits().bytes_max);
     }
@@ -119,6 +121,47 @@ fn the_first_nonce_is_pending_and_a_gap_queues() {
     assert!(pool.insert(transfer(0, 6, 2 * GWEI, 1), rich(5), 0).unwrap().pending);
     assert_eq!((pool.status().pending, pool.status().queued), (3, 0));
     assert_eq!(pool.next_nonce(&sender(0)), Some(8));
+    pool.check_invariants();
+}
+
+/// A strict transfer that names its last height.
+fn until(from: u8, nonce: u64, last: u64, fee: u128) -> RecoveredTx {
+    let words = vec![execution::valid_until_word(last)];
+    let transaction = TxEip1559 {
+        chain_id: CHAIN,
+        nonce,
+        gas_limit: 30_000,
+        max_fee_per_gas: fee,
+        max_priority_fee_per_gas: 1,
+        to: TxKind::Call(sender(from)),
+        access_list: vec![AccessListItem { address: execution::STRICT_MARKER, storage_keys: words }].into(),
+        ..Default::default()
+    };
+    let encoded = TxEnvelope::from(transaction.into_signed(Signature::test_signature())).encoded_2718();
+    RecoveredTx::from_stored(encoded.into(), sender(from)).unwrap()
+}
+
+#[test]
+fn a_transaction_that_names_its_last_height_leaves_when_the_next_block_is_beyond_it() {
+    let mut pool = pool();
+    assert_eq!(pool.set_height(9), []);
+    let late = pool.insert(until(0, 0, 9, GWEI), rich(0), 0).unwrap_err();
+    assert_eq!(
+        late.to_string(),
+        "transaction expired: it is valid until height 9, the next block has height 10"
+    );
+    for (from, last) in [(0, 10), (1, 11), (2, 10), (3, u64::MAX)] {
+        pool.insert(until(from, 0, last, GWEI), rich(0), 0).unwrap();
+    }
+    pool.insert(transfer(0, 1, GWEI, 1), rich(0), 0).unwrap();
+    // One is replaced by another that names no height.
+    pool.insert(transfer(2, 0, 2 * GWEI, 2), rich(0), 0).unwrap();
+    pool.check_invariants();
+    assert_eq!(pool.set_height(10), [until(0, 0, 10, GWEI)]);
+    assert_eq!((pool.status().pending, pool.status().queued), (3, 1), "its successor waits");
+    pool.check_invariants();
+    pool.remove(&until(3, 0, u64::MAX, GWEI).hash());
+    assert_eq!(pool.set_height(u64::MAX), [until(1, 0, 11, GWEI)]);
     pool.check_invariants();
 }
 
@@ -360,6 +403,17 @@ fn stateless_rules_refuse_in_geths_words() {
         (
             TxEip1559 { gas_limit: 9_000_000, input: input(100_000), ..base.clone() },
             "oversized data: transaction size 100",
+        ),
+        (
+            TxEip1559 {
+                access_list: vec![AccessListItem {
+                    address: execution::STRICT_MARKER,
+                    storage_keys: vec![B256::ZERO],
+                }]
+                .into(),
+                ..base.clone()
+            },
+            "strict marker: 0x0000000000000000000000000000000000000000000000000000000000000000 is no word",
         ),
     ];
     for (transaction, expected) in cases {

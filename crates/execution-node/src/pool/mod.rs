@@ -135,11 +135,9 @@ impl Pool {
         let (chain_id, gas_limit, size_max) =
             (rules.chain_id(), rules.gas_limit(), options.transaction_bytes_max);
         let admission = AdmissionRules::new(chain_id, gas_limit, size_max, fork, options.policy);
-        let shared = Shared {
-            pool: txpool::Pool::new(options.limits, next_base_fee),
-            height,
-            admission: Arc::new(admission),
-        };
+        let mut pool = txpool::Pool::new(options.limits, next_base_fee);
+        pool.set_height(height);
+        let shared = Shared { pool, height, admission: Arc::new(admission) };
         let inner = Inner {
             store,
             rules,
@@ -267,7 +265,9 @@ impl Pool {
             if Arc::make_mut(&mut shared.admission).fork() != fork {
                 Arc::make_mut(&mut shared.admission).set_fork(fork);
             }
-            shared.pool.advance(next_base_fee, changed.iter().copied())
+            let mut removed = shared.pool.advance(next_base_fee, changed.iter().copied());
+            removed.extend(shared.pool.set_height(height));
+            removed
         };
         self.forget(&removed);
         self.notify();
