@@ -1,9 +1,8 @@
 //! Building a payload: selection and execution in one pass.
 
 use crate::{
-    BlockEnv, BlockOutcome, ExecuteError, InvalidTx, LtHash, Payload, PayloadTransactions, RecoveredTx,
-    Rules, StateView, ViewError,
-    evm::{BlockRun, Refusal},
+    BlockEnv, BlockOutcome, ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx, LtHash, Payload,
+    PayloadTransactions, RecoveredTx, Rules, SegmentPlan, StateView, ViewError, evm::Refusal, run::BlockRun,
 };
 use alloy_primitives::B256;
 use types::limits::PAYLOAD_BYTES_MAX;
@@ -15,6 +14,8 @@ pub struct BuildLimits {
     pub bytes: u64,
     /// Gas; the block's gas limit applies too.
     pub gas: u64,
+    /// Objects in the table.
+    pub objects: u64,
 }
 
 /// A candidate that was left out.
@@ -41,10 +42,12 @@ pub struct BuiltBlock {
     pub skipped: Vec<SkippedTx>,
 }
 
-/// Encoded bytes of a payload of one lane before its first transaction.
-const PAYLOAD_OVERHEAD: u64 = 9;
-/// Encoded bytes of a transaction beside its own.
-const TRANSACTION_OVERHEAD: u64 = 4;
+/// Encoded bytes of a payload before its first transaction.
+const PAYLOAD_OVERHEAD: u64 = 16;
+/// Encoded bytes of a transaction beside its own and its access set.
+const TRANSACTION_OVERHEAD: u64 = 6;
+/// Encoded bytes of an object and of a reference to it, at most.
+const OBJECT_BYTES: u64 = 60;
 /// Least gas of any transaction: with less left the block is full.
 const GAS_MIN: u64 = 21_000;
 
@@ -81,23 +84,35 @@ pub fn build(
                 available: gas_left,
             })),
             () => match run.transact(&candidate) {
-                Ok(()) => None,
+                Ok(set) => {
+                    bytes += length + OBJECT_BYTES * set.len() as u64;
+                    included.push((candidate.clone(), set));
+                    None
+                }
                 Err(Refusal::Invalid(error)) => Some(Some(error)),
-                Err(Refusal::View(ViewError::Evm(reason))) => Some(Some(InvalidTx::Other(reason))),
-                Err(Refusal::View(error)) => return Err(error.into()),
+                Err(Refusal::Evm(reason) | Refusal::State(ViewError::Evm(reason))) => {
+                    Some(Some(InvalidTx::Other(reason)))
+                }
+                Err(Refusal::State(error)) => return Err(error.into()),
             },
         };
-        match reason {
-            Some(reason) => skipped.push(SkippedTx { hash: candidate.hash(), reason }),
-            None => {
-                bytes += length;
-                included.push(candidate);
-            }
+        if let Some(reason) = reason {
+            skipped.push(SkippedTx { hash: candidate.hash(), reason });
         }
     }
-    let payload = Payload::single_lane(included.iter().map(|tx| tx.encoded().clone()).collect()).encode();
+    let transactions: Vec<_> = included.iter().map(|(tx, set)| (tx.encoded().clone(), set.clone())).collect();
+    let lanes = match transactions.is_empty() {
+        true => Vec::new(),
+        false => vec![vec![SegmentPlan { taken: Vec::new(), transactions }]],
+    };
+    let payload = Payload::new(lanes).map_err(|error| InvalidPayload {
+        code: InvalidPayloadCode::Encoding,
+        index: None,
+        reason: error.to_string(),
+    })?;
+    let payload = payload.encode();
     let block = run.close()?;
     let (commitment, outcome) = rayon::join(|| Payload::commitment(&payload), || block.seal(parent));
-    let transactions = PayloadTransactions::single_lane(included);
+    let transactions = PayloadTransactions::single_lane(included.into_iter().map(|(tx, _)| tx).collect());
     Ok(BuiltBlock { commitment, payload, transactions, outcome, skipped })
 }

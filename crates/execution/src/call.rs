@@ -3,6 +3,7 @@
 use crate::{
     AccountInfo, BlockEnv, Fork, InvalidTx, Rules, StateView, ViewError,
     evm::{self, Refusal},
+    run::BlockState,
     transaction::recover_authority,
 };
 use alloy_eips::{eip2930::AccessList, eip7702::SignedAuthorization};
@@ -351,12 +352,14 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(&self, gas: u64) -> Result<(CallOutcome, u64), CallError> {
-        let mut evm = evm::evm(self.view, self.rules, self.cfg.clone(), self.block.clone());
+        let state = BlockState::new(self.view);
+        let mut evm = evm::evm(state, self.rules, self.cfg.clone(), self.block.clone());
         let tx = TxEnv { gas_limit: gas, ..self.tx.clone() };
         let result = evm.transact_one(tx).map_err(|error| {
-            match evm::refusal(error, self.chain_id, Some(self.chain_id)) {
+            match Refusal::from_evm(error, self.chain_id, Some(self.chain_id)) {
                 Refusal::Invalid(error) => CallError::Invalid(error),
-                Refusal::View(error) => CallError::View(error),
+                Refusal::State(error) => CallError::View(error),
+                Refusal::Evm(reason) => CallError::View(ViewError::Evm(reason)),
             }
         })?;
         let (gas_used, refunded) = (result.tx_gas_used(), result.gas().final_refunded());

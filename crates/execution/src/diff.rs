@@ -24,28 +24,115 @@ pub struct SlotChange {
     pub new: U256,
 }
 
+/// Parts of a [`StateDiff`], so that several threads can make and hash one.
+pub(crate) const SHARDS: usize = 16;
+
 /// The difference between a block's state and its parent's.
 ///
 /// # Invariants
 /// - Every change really changes: `old != new`. Two executions of one block give equal diffs.
 /// - An account is never `Some` of an empty account.
-/// - `code` holds code that became reachable in this block. Code is never removed.
+/// - `code` holds the code of every account whose code changed in this block. Code is never removed.
+/// - An object's shard follows from the object alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateDiff {
-    accounts: AddressMap<AccountChange>,
-    storage: HashMap<(Address, U256), SlotChange>,
+    shards: [DiffShard; SHARDS],
     code: B256Map<Bytes>,
 }
 
+/// One part of a diff.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiffShard {
+    accounts: AddressMap<AccountChange>,
+    storage: HashMap<(Address, U256), SlotChange>,
+}
+
+impl DiffShard {
+    pub(crate) fn of_account(address: &Address) -> usize {
+        usize::from(address[19]) % SHARDS
+    }
+
+    pub(crate) fn of_slot(address: &Address, slot: &U256) -> usize {
+        // One contract's slots spread too: a hot token would fill one shard.
+        (usize::from(address[19]) ^ usize::from(slot.byte(0))) % SHARDS
+    }
+
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = (&Address, &AccountChange)> {
+        self.accounts.iter()
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&(Address, U256), &SlotChange)> {
+        self.storage.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.accounts.len() + self.storage.len()
+    }
+
+    pub(crate) fn reserve(&mut self, accounts: usize, slots: usize) {
+        self.accounts.reserve(accounts);
+        self.storage.reserve(slots);
+    }
+
+    /// Records a change after those recorded before: the first old value stays.
+    pub(crate) fn then_account(
+        &mut self,
+        address: Address,
+        old: Option<AccountInfo>,
+        new: Option<AccountInfo>,
+    ) {
+        let old = self.accounts.get(&address).map_or(old, |first| first.old);
+        self.set_account(address, old, new);
+    }
+
+    /// Records a change after those recorded before: the first old value stays.
+    pub(crate) fn then_slot(&mut self, address: Address, slot: U256, old: U256, new: U256) {
+        let old = self.storage.get(&(address, slot)).map_or(old, |first| first.old);
+        self.set_slot(address, slot, old, new);
+    }
+
+    /// Records an account's change; equal values leave no trace.
+    pub(crate) fn set_account(
+        &mut self,
+        address: Address,
+        old: Option<AccountInfo>,
+        new: Option<AccountInfo>,
+    ) {
+        let new = new.filter(|info| !info.is_empty());
+        if old == new {
+            self.accounts.remove(&address);
+        } else {
+            self.accounts.insert(address, AccountChange { old, new });
+        }
+    }
+
+    /// Records a slot's change; equal values leave no trace.
+    pub(crate) fn set_slot(&mut self, address: Address, slot: U256, old: U256, new: U256) {
+        if old == new {
+            self.storage.remove(&(address, slot));
+        } else {
+            self.storage.insert((address, slot), SlotChange { old, new });
+        }
+    }
+}
+
 impl StateDiff {
+    pub(crate) fn from_shards(shards: [DiffShard; SHARDS], code: B256Map<Bytes>) -> Self {
+        Self { shards, code }
+    }
+
+    pub(crate) fn shards(&self) -> &[DiffShard; SHARDS] {
+        &self.shards
+    }
+
     /// The change of one account.
     pub fn account(&self, address: &Address) -> Option<&AccountChange> {
-        self.accounts.get(address)
+        self.shards[DiffShard::of_account(address)].accounts.get(address)
     }
 
     /// The change of one slot.
     pub fn slot(&self, address: &Address, slot: &U256) -> Option<&SlotChange> {
-        self.storage.get(&(*address, *slot))
+        self.shards[DiffShard::of_slot(address, slot)].storage.get(&(*address, *slot))
     }
 
     /// Code that this block made reachable.
@@ -55,14 +142,16 @@ impl StateDiff {
 
     /// Changed accounts in address order.
     pub fn accounts(&self) -> Vec<(Address, AccountChange)> {
-        let mut changes: Vec<_> = self.accounts.iter().map(|(address, change)| (*address, *change)).collect();
+        let changes = self.shards.iter().flat_map(DiffShard::accounts);
+        let mut changes: Vec<_> = changes.map(|(address, change)| (*address, *change)).collect();
         changes.sort_unstable_by_key(|(address, _)| *address);
         changes
     }
 
     /// Changed slots in (address, slot) order.
     pub fn slots(&self) -> Vec<((Address, U256), SlotChange)> {
-        let mut changes: Vec<_> = self.storage.iter().map(|(key, change)| (*key, *change)).collect();
+        let changes = self.shards.iter().flat_map(DiffShard::slots);
+        let mut changes: Vec<_> = changes.map(|(key, change)| (*key, *change)).collect();
         changes.sort_unstable_by_key(|(key, _)| *key);
         changes
     }
@@ -76,31 +165,22 @@ impl StateDiff {
 
     /// Number of changed accounts and slots.
     pub fn len(&self) -> usize {
-        self.accounts.len() + self.storage.len()
+        self.shards.iter().map(DiffShard::len).sum()
     }
 
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.accounts.is_empty() && self.storage.is_empty() && self.code.is_empty()
+        self.len() == 0 && self.code.is_empty()
     }
 
     /// Records an account's change; equal values leave no trace.
     pub fn set_account(&mut self, address: Address, old: Option<AccountInfo>, new: Option<AccountInfo>) {
-        let new = new.filter(|info| !info.is_empty());
-        if old == new {
-            self.accounts.remove(&address);
-        } else {
-            self.accounts.insert(address, AccountChange { old, new });
-        }
+        self.shards[DiffShard::of_account(&address)].set_account(address, old, new);
     }
 
     /// Records a slot's change; equal values leave no trace.
     pub fn set_slot(&mut self, address: Address, slot: U256, old: U256, new: U256) {
-        if old == new {
-            self.storage.remove(&(address, slot));
-        } else {
-            self.storage.insert((address, slot), SlotChange { old, new });
-        }
+        self.shards[DiffShard::of_slot(&address, &slot)].set_slot(address, slot, old, new);
     }
 
     /// Records code that became reachable.
@@ -108,16 +188,33 @@ impl StateDiff {
         self.code.insert(hash, code);
     }
 
-    pub(crate) fn accounts_unordered(&self) -> impl Iterator<Item = (&Address, &AccountChange)> {
-        self.accounts.iter()
+    /// Adds what happened after this diff, on the state it leads to.
+    pub(crate) fn then(&mut self, later: Self) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
+        for (shard, later) in self.shards.iter_mut().zip(later.shards) {
+            for (address, change) in later.accounts {
+                shard.then_account(address, change.old, change.new);
+            }
+            for ((address, slot), change) in later.storage {
+                shard.then_slot(address, slot, change.old, change.new);
+            }
+        }
+        self.code.extend(later.code);
     }
 
-    pub(crate) fn slots_unordered(&self) -> impl Iterator<Item = (&(Address, U256), &SlotChange)> {
-        self.storage.iter()
-    }
-
-    pub(crate) fn reserve(&mut self, accounts: usize, slots: usize) {
-        self.accounts.reserve(accounts);
-        self.storage.reserve(slots);
+    /// Collects the code of every account whose code changed.
+    pub(crate) fn take_code(&mut self, code: impl Fn(&B256) -> Option<Bytes>) {
+        let hash = |info: &Option<AccountInfo>| info.unwrap_or_default().code_hash;
+        for (_, change) in self.shards.iter().flat_map(DiffShard::accounts) {
+            let new = hash(&change.new);
+            if new != hash(&change.old)
+                && let Some(code) = code(&new)
+            {
+                self.code.insert(new, code);
+            }
+        }
     }
 }

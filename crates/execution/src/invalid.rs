@@ -43,15 +43,29 @@ pub enum InvalidPayloadCode {
     DuplicateTransaction = 3,
     /// A transaction must not be included in this state.
     InvalidTransaction = 4,
-    /// The transactions' gas limits exceed what is left of the block's.
+    /// The transactions use more gas than the block may.
     GasLimit = 5,
     /// Evidence among the system inputs proves nothing.
     Evidence = 6,
+    /// The payload or a part of it is larger than allowed.
+    TooLarge = 7,
+    /// More lanes or segments than allowed.
+    TooManyLanes = 8,
+    /// The object table, an access set or a list of taken values does not ascend.
+    Order = 9,
+    /// Two lanes touch an object that one of them writes.
+    FalseIndependence = 10,
+    /// A transaction touches or writes what its access set does not say.
+    UndeclaredAccess = 11,
+    /// An access set or the object table says more than happens.
+    UnusedEntry = 12,
+    /// A segment begins with other values than the one before it ends with, or lists too few or too many.
+    SegmentValue = 13,
 }
 
 impl From<crate::PayloadError> for InvalidPayload {
     fn from(error: crate::PayloadError) -> Self {
-        Self { code: InvalidPayloadCode::Encoding, index: None, reason: error.to_string() }
+        Self { code: error.code(), index: None, reason: error.to_string() }
     }
 }
 

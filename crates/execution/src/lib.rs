@@ -6,6 +6,7 @@
 //! - [`RecoveredTx`] is a transaction with its sender; [`recover_payload`] makes them from payload bytes.
 //! - [`Payload`] is the wire format of a block's transactions, in lanes.
 //! - [`Rules`] is what a genesis fixes: chain id, forks, gas limit, base fee.
+//! - [`replay`] runs a payload lane beside lane and enforces its access sets.
 //! - [`execute`] runs a block serially. It is the oracle: whatever runs faster must give the same bytes.
 //! - [`build`] selects and executes candidates in one pass and yields payload and outcome.
 //! - [`StateDiff`] is what a block changed; [`Overlay`] reads through a stack of them.
@@ -15,6 +16,7 @@
 //! Errors are split by blame: [`InvalidPayload`] is the proposer's fault and final, [`ViewError`] is our disk or a
 //! bug and says nothing about the block.
 
+mod access;
 mod block;
 mod builder;
 mod call;
@@ -22,11 +24,13 @@ mod diff;
 mod evm;
 mod genesis;
 mod invalid;
+mod lanes;
 mod lthash;
 mod payload;
 mod receipt;
 mod registry;
 mod rules;
+mod run;
 mod sequential;
 mod strict;
 mod system;
@@ -34,6 +38,7 @@ pub mod testing;
 mod transaction;
 mod view;
 
+pub use access::{Access, AccessSet, Object, ObjectValue};
 pub use block::{BlockEnv, BlockOutcome};
 pub use builder::{BuildLimits, BuiltBlock, SkippedTx, build};
 pub use call::{
@@ -42,11 +47,16 @@ pub use call::{
 pub use diff::{AccountChange, SlotChange, StateDiff};
 pub use genesis::{GenesisState, GenesisStateError, genesis_state};
 pub use invalid::{ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx};
+pub use lanes::{replay, run_lanes};
 pub use lthash::{LTHASH_BYTES, LtHash, LtHashError};
-pub use payload::{LANES_MAX, Lane, PAYLOAD_VERSION, Payload, PayloadError};
+pub use payload::{
+    Entry, LANES_MAX, Lane, LanePlan, OBJECTS_MAX, Owner, PAYLOAD_VERSION, Payload, PayloadError, PayloadTx,
+    SEGMENTS_MAX, Segment, SegmentPlan, TableEntry,
+};
 pub use receipt::{TxReceipt, receipts_hash};
 pub use rules::{Fork, Rules, RulesError};
-pub use sequential::execute;
+pub use run::ClosedBlock;
+pub use sequential::{execute, verify};
 pub use strict::{
     STRICT_MARKER, StrictAbort, StrictError, StrictFault, StrictList, read_only_word, valid_until_word,
 };

@@ -9,7 +9,7 @@
 //!   leaves would cancel out.
 //! - Old values come from the authenticated store only: removing what was never added corrupts the digest.
 
-use crate::{AccountInfo, StateDiff};
+use crate::{AccountInfo, StateDiff, diff::DiffShard};
 use alloy_primitives::{Address, B256, U256};
 use rayon::prelude::*;
 
@@ -98,29 +98,46 @@ impl LtHash {
     /// The digest after `diff`.
     #[must_use]
     pub fn apply(&self, diff: &StateDiff) -> Self {
-        let accounts: Vec<_> = diff.accounts_unordered().collect();
-        let slots: Vec<_> = diff.slots_unordered().collect();
-        let account_delta = accounts.par_chunks(CHUNK).map(|chunk| {
-            let (mut lanes, mut hasher) = (empty_lanes(), Hasher::new(self.chain_id));
-            for (address, change) in chunk {
-                let [old, new] =
-                    [&change.old, &change.new].map(|v| v.as_ref().and_then(|i| account_leaf(address, i)));
-                hasher.replace(old.as_ref(), new.as_ref(), &mut lanes);
-            }
-            lanes
-        });
-        let slot_delta = slots.par_chunks(CHUNK).map(|chunk| {
-            let (mut lanes, mut hasher) = (empty_lanes(), Hasher::new(self.chain_id));
-            for ((address, slot), change) in chunk {
-                let [old, new] = [&change.old, &change.new].map(|v| slot_leaf(address, slot, v));
-                hasher.replace(old.as_ref(), new.as_ref(), &mut lanes);
-            }
-            lanes
-        });
-        let parts: Vec<_> = account_delta.chain(slot_delta).collect();
+        let shards = diff.shards();
         let mut sum = self.clone();
-        parts.iter().for_each(|part| add_lanes(&mut sum.lanes, part));
+        if diff.len() <= CHUNK {
+            let mut delta = Delta::new(self.chain_id);
+            shards.iter().for_each(|shard| delta.add(shard));
+            add_lanes(&mut sum.lanes, &delta.lanes);
+            return sum;
+        }
+        let deltas = shards.par_iter().with_max_len(1).map(|shard| {
+            let mut delta = Delta::new(self.chain_id);
+            delta.add(shard);
+            delta.lanes
+        });
+        let deltas: Vec<_> = deltas.collect();
+        deltas.iter().for_each(|delta| add_lanes(&mut sum.lanes, delta));
         sum
+    }
+}
+
+/// What changes add to a digest.
+struct Delta {
+    lanes: Box<[u16; LANES]>,
+    hasher: Hasher,
+}
+
+impl Delta {
+    fn new(chain_id: u64) -> Self {
+        Self { lanes: empty_lanes(), hasher: Hasher::new(chain_id) }
+    }
+
+    fn add(&mut self, shard: &DiffShard) {
+        for (address, change) in shard.accounts() {
+            let [old, new] =
+                [&change.old, &change.new].map(|v| v.as_ref().and_then(|info| account_leaf(address, info)));
+            self.hasher.replace(old.as_ref(), new.as_ref(), &mut self.lanes);
+        }
+        for ((address, slot), change) in shard.slots() {
+            let [old, new] = [&change.old, &change.new].map(|v| slot_leaf(address, slot, v));
+            self.hasher.replace(old.as_ref(), new.as_ref(), &mut self.lanes);
+        }
     }
 }
 

@@ -47,6 +47,18 @@ impl TxReceipt {
         self.envelope.cumulative_gas_used()
     }
 
+    /// Puts the receipt behind others with so much gas and so many logs.
+    pub(crate) fn follow(&mut self, gas: u64, logs: u64) {
+        let (ReceiptEnvelope::Legacy(inner)
+        | ReceiptEnvelope::Eip2930(inner)
+        | ReceiptEnvelope::Eip1559(inner)
+        | ReceiptEnvelope::Eip4844(inner)
+        | ReceiptEnvelope::Eip7702(inner)) = &mut self.envelope;
+        let total = &mut inner.receipt.cumulative_gas_used;
+        *total = total.saturating_add(gas);
+        self.first_log_index = self.first_log_index.saturating_add(logs);
+    }
+
     /// The canonical EIP-2718 bytes, bloom included.
     pub fn canonical_bytes(&self) -> Bytes {
         self.envelope.encoded_2718().into()

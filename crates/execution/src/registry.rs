@@ -5,7 +5,7 @@
 //!   access is charged and warmed as the same access of a contract would be.
 //! - What the end of a block writes comes after all transactions and is part of the same diff.
 
-use crate::{StateView, ViewError, evm::BlockState};
+use crate::{StateView, ViewError, run::BlockState};
 use alloy_primitives::{Address, Bytes, Log, LogData, U256, map::AddressSet};
 use alloy_sol_types::SolError;
 use revm::{

@@ -2,8 +2,8 @@
 //! convictions take effect and the next set is computed after the last.
 
 use crate::{
-    ExecuteError, InvalidPayload, InvalidPayloadCode, Rules, StateView, ViewError, evm::BlockState,
-    registry::BlockWords,
+    ExecuteError, InvalidPayload, InvalidPayloadCode, Rules, StateView, ViewError, registry::BlockWords,
+    run::BlockState,
 };
 use alloy_primitives::{Address, U256};
 use staking::{REGISTRY, Registry, StakingRules};

@@ -253,8 +253,7 @@ pub fn recover_payload(
         flat.push(transaction);
     }
     let mut flat = flat.into_iter();
-    let lanes =
-        payload.lanes.iter().map(|lane| flat.by_ref().take(lane.transactions.len()).collect()).collect();
+    let lanes = payload.lanes.iter().map(|lane| flat.by_ref().take(lane.len()).collect()).collect();
     Ok(PayloadTransactions { lanes })
 }
 

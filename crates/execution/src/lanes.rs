@@ -1,0 +1,623 @@
+//! Replay: a payload's lanes run at once, with every claim of the payload enforced (specs/lanes.md, L-3).
+//!
+//! Nothing is speculated. Lanes share no object that any of them writes, and a segment begins with the values the
+//! payload lists, so each runs on its own copy of what it touches and no two threads ever wait for each other. Afterwards
+//! one ordered pass numbers receipts and compares what segments took over with what was there.
+//!
+//! # Invariants
+//! - The outcome is that of [`crate::execute`], byte for byte, on any number of threads, or the payload is invalid.
+//! - The verdict does not depend on timing: all lanes run to their end or first fault, and the first in canonical order
+//!   is told. Only when all together use more gas than the block has do they stop early, and that is a fault by itself.
+
+use crate::{
+    BlockEnv, BlockOutcome, Entry, ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx, Layer,
+    LtHash, Object, ObjectValue, Overlay, Payload, PayloadTransactions, PayloadTx, RecoveredTx, Rules,
+    Segment, StateDiff, StateView, TableEntry, TxReceipt, ViewError,
+    diff::{DiffShard, SHARDS},
+    evm::{self, Evm, Refusal},
+    run::{
+        BlockRun, BlockState, ClosedBlock, Totals, account_after, bytecode, check_gas_limit, code_of,
+        evm_account,
+    },
+};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::B256Map};
+use rayon::prelude::*;
+use revm::{
+    Database,
+    database_interface::DBErrorMarker,
+    state::{Account, AccountInfo as EvmAccount, Bytecode, EvmState},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+/// Executes a payload on its parent's state, lane beside lane, on the threads of the current rayon pool. `parent` is
+/// the digest of that state, `evidence` that of the block's system inputs.
+pub fn replay(
+    view: &dyn StateView,
+    rules: &Rules,
+    env: &BlockEnv,
+    parent: &LtHash,
+    payload: &Payload,
+    transactions: &PayloadTransactions,
+    evidence: &[Vec<u8>],
+) -> Result<BlockOutcome, ExecuteError> {
+    Ok(run_lanes(view, rules, env, payload, transactions, evidence)?.seal(parent))
+}
+
+/// [`replay`] up to its hashes, which [`ClosedBlock::seal`] computes.
+pub fn run_lanes(
+    view: &dyn StateView,
+    rules: &Rules,
+    env: &BlockEnv,
+    payload: &Payload,
+    transactions: &PayloadTransactions,
+    evidence: &[Vec<u8>],
+) -> Result<ClosedBlock, ExecuteError> {
+    let (system, opening) = BlockRun::new(view, rules, env, evidence)?.into_opening();
+    let opened = above(view, env, opening.clone());
+    let base: &dyn StateView = if opening.is_empty() { view } else { &opened };
+    let units = units(payload, transactions)?;
+    let gas = AtomicU64::new(0);
+    let block = Block { view: base, rules, env, payload, gas: &gas };
+    let outcomes = run_units(&block, &units)?;
+    check_taken(payload, &units, &outcomes)?;
+    let (diff, (receipts, totals)) = rayon::join(|| changes(&outcomes), || number(&outcomes));
+    finish(view, env, opening, diff, receipts, totals, system)
+}
+
+/// A piece of a lane that runs by itself.
+struct Unit<'a> {
+    lane: usize,
+    position: usize,
+    /// Canonical index of its first transaction.
+    first: usize,
+    segment: &'a Segment,
+    transactions: &'a [RecoveredTx],
+}
+
+fn units<'a>(
+    payload: &'a Payload,
+    transactions: &'a PayloadTransactions,
+) -> Result<Vec<Unit<'a>>, ViewError> {
+    let mut units = Vec::new();
+    let mut first = 0;
+    for (lane, plan) in payload.lanes.iter().enumerate() {
+        let mut rest = transactions.lanes.get(lane).map_or(&[][..], Vec::as_slice);
+        for (position, segment) in plan.segments.iter().enumerate() {
+            let count = segment.transactions.len();
+            let Some((own, after)) = rest.split_at_checked(count) else {
+                return Err(ViewError::Evm(format!("lane {lane} has lost transactions on the way")));
+            };
+            units.push(Unit { lane, position, first, segment, transactions: own });
+            rest = after;
+            first += count;
+        }
+    }
+    Ok(units)
+}
+
+/// What all units of a block share.
+struct Block<'a> {
+    view: &'a dyn StateView,
+    rules: &'a Rules,
+    env: &'a BlockEnv,
+    payload: &'a Payload,
+    /// Used by all units so far.
+    gas: &'a AtomicU64,
+}
+
+/// What a unit did.
+struct Outcome {
+    /// Each as if it were the first of the block.
+    receipts: Vec<TxReceipt>,
+    fees: U256,
+    cells: Vec<Cell>,
+    /// The cells that were written, by the shard of the diff they belong to.
+    written: [Vec<u32>; SHARDS],
+    code: B256Map<Bytes>,
+}
+
+/// Why a unit stopped.
+enum Fault {
+    Payload(InvalidPayload),
+    View(ViewError),
+    /// All units together used more than the block has.
+    Gas,
+}
+
+/// Runs every unit, the heaviest first.
+fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Vec<Outcome>, ExecuteError> {
+    let mut order: Vec<usize> = (0..units.len()).collect();
+    let weight = |unit: &Unit<'_>| unit.transactions.iter().map(RecoveredTx::gas_limit).sum::<u64>();
+    order.sort_by_cached_key(|index| std::cmp::Reverse(weight(&units[*index])));
+    let next = AtomicUsize::new(0);
+    let work = |_| {
+        let mut worker = Worker::new(block);
+        let mut done = Vec::new();
+        while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push((*index, worker.run(&units[*index])));
+        }
+        done
+    };
+    let threads = rayon::current_num_threads().min(units.len());
+    let mut done = match threads {
+        0 => Vec::new(),
+        1 => work(0),
+        _ => (0..threads).into_par_iter().with_max_len(1).flat_map_iter(work).collect(),
+    };
+    done.sort_unstable_by_key(|(index, _)| *index);
+    let gas_used = block.gas.load(Ordering::Relaxed);
+    if gas_used > block.env.gas_limit {
+        let reason = format!("transactions use more than the block's {} gas", block.env.gas_limit);
+        return Err(InvalidPayload { code: InvalidPayloadCode::GasLimit, index: None, reason }.into());
+    }
+    let outcomes = done.into_iter().map(|(_, outcome)| outcome).collect::<Result<Vec<_>, _>>();
+    outcomes.map_err(|fault| match fault {
+        Fault::Payload(invalid) => invalid.into(),
+        Fault::View(error) => error.into(),
+        Fault::Gas => ViewError::Evm("a lane ran out of gas that the block still has".into()).into(),
+    })
+}
+
+/// One thread's EVM, used for one unit after the other.
+struct Worker<'a> {
+    block: &'a Block<'a>,
+    evm: Evm<LaneState<'a>>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(block: &'a Block<'a>) -> Self {
+        let Block { view, rules, env, payload, .. } = *block;
+        let state = LaneState::new(view, &payload.objects);
+        let evm = evm::evm(state, rules, evm::cfg_env(rules, env.height), evm::block_env(env));
+        Self { block, evm }
+    }
+
+    fn run(&mut self, unit: &Unit<'_>) -> Result<Outcome, Fault> {
+        self.state().enter(unit.segment);
+        let mut receipts = Vec::with_capacity(unit.transactions.len());
+        let mut fees = U256::ZERO;
+        for (offset, transaction) in unit.transactions.iter().enumerate() {
+            let planned = &unit.segment.transactions[offset];
+            match self.transact(transaction, planned) {
+                Ok((receipt, fee)) => {
+                    receipts.push(receipt);
+                    fees = fees.saturating_add(fee);
+                }
+                Err(Stop::Gas) => return Err(Fault::Gas),
+                Err(Stop::View(error)) => return Err(Fault::View(error)),
+                Err(Stop::Invalid(code, reason)) => {
+                    let reason = format!("{}: {reason}", transaction.hash());
+                    let index = Some(unit.first + offset);
+                    return Err(Fault::Payload(InvalidPayload { code, index, reason }));
+                }
+            }
+        }
+        Ok(self.state().leave(receipts, fees))
+    }
+
+    fn transact(
+        &mut self,
+        transaction: &RecoveredTx,
+        planned: &PayloadTx,
+    ) -> Result<(TxReceipt, U256), Stop> {
+        let Block { rules, env, payload, gas, .. } = *self.block;
+        check_gas_limit(transaction, env)
+            .map_err(|error| Stop::Invalid(InvalidPayloadCode::GasLimit, error.to_string()))?;
+        self.state().begin(payload.access(planned));
+        let result = evm::transact(&mut self.evm, evm::tx_env(transaction));
+        let ran = evm::drain(&mut self.evm, |changes, state| match result {
+            Ok(ran) => state.settle(changes).map(|()| ran).map_err(Stop::from),
+            Err(error) => Err(match Refusal::of(error, rules, transaction) {
+                Refusal::Invalid(error) => invalid_transaction(&error),
+                Refusal::State(fault) => fault.into(),
+                Refusal::Evm(reason) => Stop::View(ViewError::Evm(reason)),
+            }),
+        })?;
+        let receipt = evm::receipt(transaction, ran.result, env.base_fee);
+        let used = gas.fetch_add(receipt.gas_used, Ordering::Relaxed).saturating_add(receipt.gas_used);
+        if used > env.gas_limit { Err(Stop::Gas) } else { Ok((receipt, ran.fee)) }
+    }
+
+    fn state(&mut self) -> &mut LaneState<'a> {
+        &mut self.evm.ctx.journaled_state.database
+    }
+}
+
+/// Why a transaction of a lane has no outcome.
+enum Stop {
+    Invalid(InvalidPayloadCode, String),
+    View(ViewError),
+    Gas,
+}
+
+fn invalid_transaction(error: &InvalidTx) -> Stop {
+    Stop::Invalid(InvalidPayloadCode::InvalidTransaction, error.to_string())
+}
+
+impl From<LaneFault> for Stop {
+    fn from(fault: LaneFault) -> Self {
+        let code = match &fault {
+            LaneFault::View(error) => return Self::View(error.clone()),
+            LaneFault::Undeclared { .. } => InvalidPayloadCode::UndeclaredAccess,
+            LaneFault::Unused { .. } => InvalidPayloadCode::UnusedEntry,
+            LaneFault::TakenCode(_) => InvalidPayloadCode::SegmentValue,
+        };
+        Self::Invalid(code, fault.to_string())
+    }
+}
+
+/// What a lane's state refuses.
+#[derive(Clone, Debug, thiserror::Error)]
+enum LaneFault {
+    #[error(transparent)]
+    View(#[from] ViewError),
+    #[error("{what} {object}, which its access set does not say")]
+    Undeclared { what: &'static str, object: Object },
+    #[error("its access set says that it {what} {object}, which it does not")]
+    Unused { what: &'static str, object: Object },
+    #[error("the segment takes over an account with code {0}, which no account had before the block")]
+    TakenCode(B256),
+}
+
+impl DBErrorMarker for LaneFault {}
+
+/// An object that a unit touches.
+struct Cell {
+    object: Object,
+    /// Index into the payload's object table.
+    index: u32,
+    loaded: bool,
+    written: bool,
+    /// At the unit's beginning.
+    old: ObjectValue,
+    new: ObjectValue,
+}
+
+/// An entry of the running transaction's access set.
+#[derive(Clone, Copy)]
+struct Declared {
+    cell: u32,
+    written: bool,
+    used: bool,
+    changed: bool,
+}
+
+/// Access sets of up to this many objects are searched from one end to the other.
+const SEARCHED_LINEARLY: usize = 8;
+
+/// The state a unit runs on: what its transactions declare, and nothing else.
+struct LaneState<'a> {
+    view: &'a dyn StateView,
+    objects: &'a [TableEntry],
+    cells: Vec<Cell>,
+    /// Per object of the table: the unit that made a cell of it last, and which.
+    places: Vec<(u32, u32)>,
+    /// Number of the unit that runs, from 1.
+    unit: u32,
+    takes_over: bool,
+    /// The running transaction's access set, in ascending order of the objects.
+    declared: Vec<Declared>,
+    /// Code that the state below has, kept from unit to unit.
+    known_code: B256Map<Bytecode>,
+    /// Code set by this unit.
+    own_code: B256Map<Bytecode>,
+}
+
+impl<'a> LaneState<'a> {
+    fn new(view: &'a dyn StateView, objects: &'a [TableEntry]) -> Self {
+        Self {
+            view,
+            objects,
+            cells: Vec::new(),
+            places: vec![(0, 0); objects.len()],
+            unit: 0,
+            takes_over: false,
+            declared: Vec::new(),
+            known_code: B256Map::default(),
+            own_code: B256Map::default(),
+        }
+    }
+
+    fn enter(&mut self, segment: &Segment) {
+        self.unit += 1;
+        self.cells = Vec::with_capacity(2 * segment.transactions.len());
+        self.own_code.clear();
+        self.takes_over = !segment.taken.is_empty();
+        for (index, value) in &segment.taken {
+            let cell = self.cell(*index) as usize;
+            let cell = &mut self.cells[cell];
+            (cell.old, cell.new, cell.loaded) = (*value, *value, true);
+        }
+    }
+
+    fn leave(&mut self, receipts: Vec<TxReceipt>, fees: U256) -> Outcome {
+        let cells = std::mem::take(&mut self.cells);
+        let mut written: [Vec<u32>; SHARDS] = Default::default();
+        for (number, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.written) {
+            let Object { address, slot } = &cell.object;
+            let shard =
+                slot.map_or(DiffShard::of_account(address), |slot| DiffShard::of_slot(address, &slot));
+            written[shard].push(number as u32);
+        }
+        let code = self.own_code.drain().map(|(hash, code)| (hash, code.original_bytes())).collect();
+        Outcome { receipts, fees, cells, written, code }
+    }
+
+    fn cell(&mut self, index: u32) -> u32 {
+        let place = &mut self.places[index as usize];
+        if place.0 != self.unit {
+            let object = self.objects[index as usize].object;
+            let nothing = match object.slot {
+                None => ObjectValue::Account(None),
+                Some(_) => ObjectValue::Slot(U256::ZERO),
+            };
+            *place = (self.unit, self.cells.len() as u32);
+            let (loaded, written) = (false, false);
+            self.cells.push(Cell { object, index, loaded, written, old: nothing, new: nothing });
+        }
+        place.1
+    }
+
+    fn begin(&mut self, access: &[Entry]) {
+        self.declared.clear();
+        for entry in access {
+            let cell = self.cell(entry.object);
+            self.declared.push(Declared { cell, written: entry.written, used: false, changed: false });
+        }
+    }
+
+    fn find(&self, address: &Address, slot: Option<&U256>) -> Option<usize> {
+        let cells = &self.cells;
+        let object = |declared: &Declared| &cells[declared.cell as usize].object;
+        if self.declared.len() <= SEARCHED_LINEARLY {
+            let wanted = |declared: &Declared| {
+                let object = object(declared);
+                object.slot.as_ref() == slot && object.address == *address
+            };
+            return self.declared.iter().position(wanted);
+        }
+        let wanted = Object { address: *address, slot: slot.copied() };
+        self.declared.binary_search_by(|declared| object(declared).cmp(&wanted)).ok()
+    }
+
+    /// Finds a declared object and marks it used.
+    fn declared(
+        &mut self,
+        what: &'static str,
+        address: &Address,
+        slot: Option<&U256>,
+    ) -> Result<&mut Cell, LaneFault> {
+        let Some(at) = self.find(address, slot) else {
+            let object = Object { address: *address, slot: slot.copied() };
+            return Err(LaneFault::Undeclared { what, object });
+        };
+        self.declared[at].used = true;
+        Ok(&mut self.cells[self.declared[at].cell as usize])
+    }
+
+    /// Sets a declared object to its value after the transaction.
+    fn change(
+        &mut self,
+        address: &Address,
+        slot: Option<&U256>,
+        value: ObjectValue,
+    ) -> Result<bool, LaneFault> {
+        let at = self.find(address, slot);
+        let cell = at.map(|at| &mut self.cells[self.declared[at].cell as usize]);
+        if let Some(cell) = &cell
+            && cell.new == value
+        {
+            return Ok(false);
+        }
+        match (at, cell) {
+            (Some(at), Some(cell)) if self.declared[at].written => {
+                // A slot of an account that the transaction created is never loaded: it was absent.
+                (cell.new, cell.loaded, cell.written) = (value, true, true);
+                (self.declared[at].used, self.declared[at].changed) = (true, true);
+                Ok(true)
+            }
+            _ => {
+                let object = Object { address: *address, slot: slot.copied() };
+                Err(LaneFault::Undeclared { what: "writes", object })
+            }
+        }
+    }
+
+    /// Takes over what the transaction changed, and compares with what it declared.
+    fn settle(&mut self, changes: &mut EvmState) -> Result<(), LaneFault> {
+        for (address, account) in changes.iter() {
+            if account.is_touched() {
+                self.settle_account(address, account)?;
+            }
+        }
+        let idle =
+            self.declared.iter().find(|declared| !declared.used || declared.written && !declared.changed);
+        match idle {
+            None => Ok(()),
+            Some(declared) => {
+                let what = if declared.used { "writes" } else { "touches" };
+                let object = self.cells[declared.cell as usize].object;
+                Err(LaneFault::Unused { what, object })
+            }
+        }
+    }
+
+    fn settle_account(&mut self, address: &Address, account: &Account) -> Result<(), LaneFault> {
+        let new = account_after(account);
+        if self.change(address, None, ObjectValue::Account(new))?
+            && let Some((hash, code)) = new.and_then(|new| code_of(&new, account))
+        {
+            self.own_code.entry(hash).or_insert_with(|| code.clone());
+        }
+        if account.is_selfdestructed() {
+            // Created and destroyed in one transaction: nothing of its storage is left.
+            return Ok(());
+        }
+        for (slot, value) in account.changed_storage_slots() {
+            self.change(address, Some(slot), ObjectValue::Slot(value.present_value))?;
+        }
+        Ok(())
+    }
+}
+
+impl Database for LaneState<'_> {
+    type Error = LaneFault;
+
+    fn basic(&mut self, address: Address) -> Result<Option<EvmAccount>, LaneFault> {
+        let view = self.view;
+        let cell = self.declared("reads", &address, None)?;
+        if !cell.loaded {
+            let info = view.account(address)?;
+            (cell.old, cell.loaded) = (ObjectValue::Account(info), true);
+            cell.new = cell.old;
+        }
+        Ok(cell.new.account().map(evm_account))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, LaneFault> {
+        if code_hash == KECCAK256_EMPTY {
+            return Ok(Bytecode::default());
+        }
+        if let Some(code) = self.own_code.get(&code_hash).or_else(|| self.known_code.get(&code_hash)) {
+            return Ok(code.clone());
+        }
+        let code = match self.view.code(code_hash) {
+            // The payload made this account up, or it got its code in an earlier segment.
+            Err(ViewError::MissingCode(hash)) if self.takes_over => return Err(LaneFault::TakenCode(hash)),
+            raw => bytecode(raw?)?,
+        };
+        self.known_code.insert(code_hash, code.clone());
+        Ok(code)
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, LaneFault> {
+        let view = self.view;
+        let cell = self.declared("reads", &address, Some(&slot))?;
+        if !cell.loaded {
+            let word = view.storage(address, slot)?;
+            (cell.old, cell.loaded) = (ObjectValue::Slot(word), true);
+            cell.new = cell.old;
+        }
+        Ok(cell.new.word())
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, LaneFault> {
+        Ok(self.view.block_hash(number)?)
+    }
+}
+
+/// Compares what segments took over with what the ones before them left.
+fn check_taken(payload: &Payload, units: &[Unit<'_>], outcomes: &[Outcome]) -> Result<(), ExecuteError> {
+    // Per object: its value before the block, and now.
+    let mut values: BTreeMap<u32, (ObjectValue, ObjectValue)> = BTreeMap::new();
+    for (unit, outcome) in units.iter().zip(outcomes) {
+        if unit.position == 0 {
+            values.clear();
+        }
+        for (index, listed) in &unit.segment.taken {
+            let wrong = match values.get(index) {
+                Some((_, left)) if left != listed => {
+                    format!("is {left:?} there, the payload lists {listed:?}")
+                }
+                Some((before, left)) if code_hash(before) != code_hash(left) => {
+                    "got other code in an earlier segment, which no segment can take over".into()
+                }
+                _ => continue,
+            };
+            let object = payload.objects[*index as usize].object;
+            let Unit { lane, position, .. } = unit;
+            let reason = format!("segment {position} of lane {lane} takes over {object}: it {wrong}");
+            return Err(InvalidPayload { code: InvalidPayloadCode::SegmentValue, index: None, reason }.into());
+        }
+        if payload.lanes[unit.lane].segments.len() > 1 {
+            for cell in outcome.cells.iter().filter(|cell| cell.written) {
+                values.entry(cell.index).or_insert((cell.old, cell.new)).1 = cell.new;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn code_hash(value: &ObjectValue) -> B256 {
+    value.account().map_or(KECCAK256_EMPTY, |info| info.code_hash)
+}
+
+/// What all units changed, shard by shard.
+fn changes(outcomes: &[Outcome]) -> StateDiff {
+    let make = |shard: usize| {
+        let mut part = DiffShard::default();
+        for outcome in outcomes {
+            for cell in outcome.written[shard].iter().map(|number| &outcome.cells[*number as usize]) {
+                let Object { address, slot } = cell.object;
+                match slot {
+                    None => part.then_account(address, cell.old.account(), cell.new.account()),
+                    Some(slot) => part.then_slot(address, slot, cell.old.word(), cell.new.word()),
+                }
+            }
+        }
+        part
+    };
+    let shards: Vec<DiffShard> = match outcomes.iter().map(|outcome| outcome.receipts.len()).sum::<usize>() {
+        0..SERIAL_BELOW => (0..SHARDS).map(make).collect(),
+        _ => (0..SHARDS).into_par_iter().map(make).collect(),
+    };
+    let mut parts = shards.into_iter();
+    let shards = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let mut diff = StateDiff::from_shards(shards, B256Map::default());
+    diff.take_code(|hash| outcomes.iter().find_map(|outcome| outcome.code.get(hash)).cloned());
+    diff
+}
+
+/// With fewer transactions, handing work to other threads costs more than the work.
+const SERIAL_BELOW: usize = 64;
+
+/// Puts the receipts in canonical order.
+fn number(outcomes: &[Outcome]) -> (Vec<TxReceipt>, Totals) {
+    let count = outcomes.iter().map(|outcome| outcome.receipts.len()).sum();
+    let (mut receipts, mut totals) = (Vec::with_capacity(count), Totals::default());
+    for outcome in outcomes {
+        totals.fees = totals.fees.saturating_add(outcome.fees);
+        for receipt in &outcome.receipts {
+            let mut receipt = receipt.clone();
+            totals.place(&mut receipt);
+            receipts.push(receipt);
+        }
+    }
+    (receipts, totals)
+}
+
+/// Closes a block whose lanes have run: fees and system step, on top of all they changed.
+pub(crate) fn finish(
+    view: &dyn StateView,
+    env: &BlockEnv,
+    opening: StateDiff,
+    lanes: StateDiff,
+    receipts: Vec<TxReceipt>,
+    totals: Totals,
+    system: crate::system::SystemStep,
+) -> Result<ClosedBlock, ExecuteError> {
+    let mut diff = opening;
+    diff.then(lanes);
+    let diff = Arc::new(diff);
+    let (system, closing) = {
+        let layer = Layer { height: env.height, block_hash: B256::ZERO, diff: diff.clone() };
+        let after = Overlay::new(view, vec![layer]);
+        let mut state = BlockState::new(&after);
+        let system = state.close(system, env.fee_recipient, totals.fees)?;
+        (system, state.diff())
+    };
+    let mut diff = Arc::unwrap_or_clone(diff);
+    diff.then(closing);
+    Ok(ClosedBlock { diff, receipts, totals, base_fee: env.base_fee, system })
+}
+
+/// The state after `diff`, while the block has no hash yet.
+fn above<'a>(view: &'a dyn StateView, env: &BlockEnv, diff: StateDiff) -> Overlay<&'a dyn StateView> {
+    Overlay::new(view, vec![Layer { height: env.height, block_hash: B256::ZERO, diff: Arc::new(diff) }])
+}
