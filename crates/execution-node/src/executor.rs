@@ -187,6 +187,7 @@ impl Executor {
         let limits = BuildLimits {
             bytes: request.limits.bytes.min(self.payload_bytes_max()),
             gas: request.limits.gas.min(env.gas_limit),
+            objects: request.limits.objects,
         };
         let chain = self.shared.chain.clone();
         let candidates = Candidates::new(&chain, env.base_fee, &parent.path, limits.bytes.saturating_mul(2));
@@ -406,14 +407,15 @@ impl Executor {
         let transactions = execution::recover_payload(&payload, |hash| pooled.get(hash).cloned())
             .map_err(|error| refused(error.to_string()))?;
         let (rules, parent_hash) = (chain.rules(), &parent.lthash);
-        let outcome = execution::execute(&parent.view, rules, env, parent_hash, &transactions, evidence)
-            .map_err(|error| match error {
-                ExecuteError::Invalid(error) if error.code == InvalidPayloadCode::Evidence => {
-                    invalid(RejectionCode::BadSystemInputs, error.reason)
-                }
-                ExecuteError::Invalid(error) => refused(error.to_string()),
-                ExecuteError::View(error) => NoVerdict::Failed(self.shared.view_error(error)),
-            })?;
+        let outcome =
+            execution::replay(&parent.view, rules, env, parent_hash, &payload, &transactions, evidence)
+                .map_err(|error| match error {
+                    ExecuteError::Invalid(error) if error.code == InvalidPayloadCode::Evidence => {
+                        invalid(RejectionCode::BadSystemInputs, error.reason)
+                    }
+                    ExecuteError::Invalid(error) => refused(error.to_string()),
+                    ExecuteError::View(error) => NoVerdict::Failed(self.shared.view_error(error)),
+                })?;
         self.metrics.executed(started.elapsed());
         Ok(Executed { transactions, outcome })
     }

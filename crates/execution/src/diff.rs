@@ -69,11 +69,6 @@ impl DiffShard {
         self.accounts.len() + self.storage.len()
     }
 
-    pub(crate) fn reserve(&mut self, accounts: usize, slots: usize) {
-        self.accounts.reserve(accounts);
-        self.storage.reserve(slots);
-    }
-
     /// Records a change after those recorded before: the first old value stays.
     pub(crate) fn then_account(
         &mut self,

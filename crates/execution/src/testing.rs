@@ -1,7 +1,10 @@
 //! Deterministic keys and an in-memory state, for tests of this crate and of those above it.
 
-use crate::{AccountInfo, RecoveredTx, StateDiff, StateView, TxEnvelope, ViewError};
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEip2930, TxEip7702, TxLegacy};
+use crate::{
+    Access, AccessSet, AccountInfo, Object, Payload, PayloadError, RecoveredTx, SegmentPlan, StateDiff,
+    StateView, TxEnvelope, ViewError,
+};
+use alloy_consensus::{SignableTransaction, Transaction as _, TxEip1559, TxEip2930, TxEip7702, TxLegacy};
 use alloy_eips::{
     eip2718::Encodable2718,
     eip7702::{Authorization, SignedAuthorization},
@@ -94,6 +97,20 @@ impl TestKey {
         RecoveredTx::from_stored(envelope.encoded_2718().into(), self.address)
             .expect("a transaction just encoded can be decoded unless it exceeds the size limit")
     }
+}
+
+/// A payload of these lanes, one segment each, with the access sets that plain transfers have.
+pub fn payload_of(lanes: &[&[RecoveredTx]]) -> Result<Payload, PayloadError> {
+    let set = |tx: &RecoveredTx| {
+        let accounts = [Some(tx.sender()), tx.envelope().to()].into_iter().flatten();
+        let written = |address| Access { object: Object::account(address), written: true };
+        AccessSet::new(accounts.map(written).collect())
+    };
+    let lane = |transactions: &&[RecoveredTx]| {
+        let transactions = transactions.iter().map(|tx| (tx.encoded().clone(), set(tx))).collect();
+        vec![SegmentPlan { taken: Vec::new(), transactions }]
+    };
+    Payload::new(lanes.iter().map(lane).collect())
 }
 
 /// A state in memory.

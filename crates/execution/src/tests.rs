@@ -4,6 +4,7 @@ mod blocks;
 mod calls;
 mod figures;
 mod formats;
+mod lanes;
 mod registry;
 mod vectors;
 
@@ -17,6 +18,8 @@ use types::{
 };
 
 pub(crate) const CHAIN_ID: u64 = 31337;
+/// Room for everything.
+pub(crate) const LIMITS: BuildLimits = BuildLimits { bytes: 4 << 20, gas: u64::MAX, objects: u64::MAX };
 pub(crate) const GWEI: u64 = 1_000_000_000;
 
 /// A genesis without validators: execution does not look at them.
@@ -84,8 +87,7 @@ impl Chain {
     }
 
     pub(crate) fn build(&self, candidates: Vec<RecoveredTx>) -> BuiltBlock {
-        let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
-        build(&self.state, &self.rules, &self.env(), &self.lthash, limits, &[], candidates, || false).unwrap()
+        build(&self.state, &self.rules, &self.env(), &self.lthash, LIMITS, &[], candidates, || false).unwrap()
     }
 
     pub(crate) fn execute(&self, transactions: Vec<RecoveredTx>) -> Result<BlockOutcome, ExecuteError> {

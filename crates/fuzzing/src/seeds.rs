@@ -124,7 +124,7 @@ fn execution() -> Vec<(&'static str, Vec<u8>)> {
         ..Default::default()
     });
     let bytes = |tx: &RecoveredTx| tx.encoded().to_vec();
-    let lanes = Payload::single_lane(vec![transfer(0).encoded().clone(), transfer(1).encoded().clone()]);
+    let lanes = execution::testing::payload_of(&[&[transfer(0), transfer(1)]]).unwrap();
     let mut all: Vec<_> =
         [transfer(0), legacy, delegating, listing].iter().map(|tx| ("transaction", bytes(tx))).collect();
     all.push(("payload", lanes.encode()));

@@ -96,7 +96,7 @@ impl Model {
     /// Executes `candidates` as the next block.
     fn build(&mut self, candidates: Vec<RecoveredTx>) {
         let (env, parent) = (self.env(), self.heads.last().unwrap().clone());
-        let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
+        let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX, objects: u64::MAX };
         let built = execution::build(
             self.state(),
             &self.rules,

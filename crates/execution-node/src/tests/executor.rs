@@ -126,7 +126,7 @@ fn a_refusal_is_final_and_never_shown() {
     let mut foreign = good.clone();
     foreign.header.chain_id = 1;
     // A transaction with a nonce that is not its sender's next.
-    let gapped = execution::Payload::single_lane(vec![transfer(1, 5).encoded().clone()]).encode();
+    let gapped = execution::testing::payload_of(&[&[transfer(1, 5)]]).unwrap().encode();
     let mut wrong = good.clone();
     wrong.header.payload_commitment = execution::Payload::commitment(&gapped);
     wrong.payload = gapped;

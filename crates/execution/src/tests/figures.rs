@@ -33,7 +33,7 @@ fn figures_of_a_block_of_5000_transfers() {
     };
     for _ in 0..3 {
         let start = Instant::now();
-        let limits = BuildLimits { bytes: 4 << 20, gas: u64::MAX };
+        let limits = LIMITS;
         let built =
             build(&chain.state, &chain.rules, &env, &chain.lthash, limits, &[], transfers.clone(), || false)
                 .unwrap();
@@ -56,7 +56,7 @@ fn figures_of_a_block_of_5000_transfers() {
         let outcome = execute(&chain.state, &chain.rules, &env, &chain.lthash, &recovered, &[]).unwrap();
         per("execute, all", start);
         let start = Instant::now();
-        let mut run = crate::evm::BlockRun::new(&chain.state, &chain.rules, &env, &[]).unwrap();
+        let mut run = crate::run::BlockRun::new(&chain.state, &chain.rules, &env, &[]).unwrap();
         recovered.iter().for_each(|tx| assert!(run.transact(tx).is_ok()));
         per("execute, EVM only", start);
         let start = Instant::now();

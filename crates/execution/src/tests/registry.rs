@@ -307,7 +307,7 @@ impl Chain {
     fn run_with(&mut self, evidence: &[Vec<u8>]) -> Result<BlockOutcome, ExecuteError> {
         let none = PayloadTransactions::default();
         let outcome = execute(&self.state, &self.rules, &self.env(), &self.lthash, &none, evidence)?;
-        let limits = BuildLimits { bytes: 1 << 20, gas: u64::MAX };
+        let limits = BuildLimits { bytes: 1 << 20, ..LIMITS };
         let env = self.env();
         let built =
             build(&self.state, &self.rules, &env, &self.lthash, limits, evidence, Vec::new(), || false)

@@ -191,7 +191,7 @@ impl Node {
             base_fee: self.chain.next_base_fee(),
         };
         let (view, stored) = (self.store.view(), self.store.head());
-        let limits = BuildLimits { bytes: 4 << 20, gas: env.gas_limit };
+        let limits = BuildLimits { bytes: 4 << 20, gas: env.gas_limit, objects: u64::MAX };
         let built =
             execution::build(&view, &self.rules, &env, &stored.lthash, limits, &[], transactions, || false)
                 .unwrap();
