@@ -5,7 +5,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { assert, equal, eventually, failure, suite, tool, within } from '../lib/checks.mjs';
-import { Network, freeOffset, start } from './network.mjs';
+import { load, start } from '../lib/child.mjs';
+import { Network, freeOffset } from './network.mjs';
 
 const root = new URL('../..', import.meta.url).pathname;
 const { values, positionals } = parseArgs({
@@ -54,14 +55,9 @@ async function agree(network, heightMin = 1) {
 }
 
 /** Transactions per second for a while, spread over all nodes; resolves to the report. */
-function load(network, rate, seconds) {
-  const log = `${work}/load-${Date.now()}.log`;
-  const args = ['load', '--rpc', network.ready.rpc.join(','), '--rate', `${rate}`, '--duration', `${seconds}`, '--connections', '8', '--json'];
-  return start(tandem, args, log).exited.then((code) => {
-    const text = readFileSync(log, 'utf8').trim();
-    assert(code === 0, `load ended with ${code}: ${text.slice(-300)}`);
-    return JSON.parse(text.split('\n').at(-1));
-  });
+function send(network, rate, seconds) {
+  const args = ['--rpc', network.ready.rpc.join(','), '--rate', `${rate}`, '--duration', `${seconds}`, '--connections', '8'];
+  return load(tandem, args, `${work}/load-${Date.now()}.log`);
 }
 
 async function four() {
@@ -80,7 +76,7 @@ async function four() {
 
   await check('more than 100 blocks in a row become final under load, the same on every node', async () => {
     const from = await network.height(0);
-    const sending = load(network, 200, 30);
+    const sending = send(network, 200, 30);
     sending.catch(() => {}); // awaited below
     await network.reaches(0, from + 101, 90_000);
     const { final, latency_ms } = await sending;
@@ -93,7 +89,7 @@ async function four() {
     const pick = random(values.seed);
     const deadline = Date.now() + chaosSeconds * 1000;
     const from = await network.height(0);
-    const sending = load(network, 50, chaosSeconds);
+    const sending = send(network, 50, chaosSeconds);
     sending.catch(() => {}); // awaited below, when the killing is over
     let kills = 0;
     while (Date.now() < deadline) {
@@ -112,7 +108,7 @@ async function four() {
   }, chaosSeconds * 1000 + 240_000);
 
   await check('transactions sent after the crashes are all final', async () => {
-    const { accepted, final } = await load(network, 100, 5);
+    const { accepted, final } = await send(network, 100, 5);
     equal(final, accepted, 'final transactions of those accepted');
   });
 

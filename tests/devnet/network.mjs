@@ -1,40 +1,19 @@
 // One devnet as a test sees it: the process, its events, its nodes' addresses, process ids and files.
-import { execFile, spawn } from 'node:child_process';
-import { createWriteStream, readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { assert, eventually, rpc, within } from '../lib/checks.mjs';
+import { start } from '../lib/child.mjs';
 
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const REQUEST_TIMEOUT_MS = 5_000;
 const run = promisify(execFile);
 
-/** Process ids of everything started here, so that nothing outlives the tests. */
-const started = new Set();
-process.on('exit', () => started.forEach((child) => child.kill('SIGKILL')));
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130));
-
 export async function freeOffset(nodes) {
   const script = new URL('../lib/free-ports.mjs', import.meta.url).pathname;
   return Number((await run(process.execPath, [script, 'devnet', `${nodes}`])).stdout);
-}
-
-/** Starts a child whose output goes to a file; `exited` resolves to its exit code, or the signal's name. */
-export function start(binary, args, log) {
-  const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  started.add(child);
-  const file = createWriteStream(log, { flags: 'a' });
-  child.stdout.pipe(file, { end: false });
-  child.stderr.pipe(file, { end: false });
-  child.exited = new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('exit', (code, signal) => {
-      started.delete(child);
-      resolve(code ?? signal);
-    });
-  });
-  return child;
 }
 
 export class Network {

@@ -2,11 +2,12 @@
 //
 // Runs inside the hub namespace. Each validator has two interfaces: `eth0`, on which validators reach each other through
 // the switch, and `ctl0`, on which only this process reaches the validator, so that no fault hides it from the tests.
-import { execFile, spawn } from 'node:child_process';
-import { createWriteStream, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { assert, equal, eventually, rpc, tool, within } from '../lib/checks.mjs';
+import { load, start } from '../lib/child.mjs';
 
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
@@ -15,28 +16,6 @@ const CHAIN_ID = 4242;
 /** Stakes are given in coins and written in wei. */
 const COIN = 10n ** 18n;
 const run = promisify(execFile);
-
-/** Everything started here, so that nothing outlives the tests. `run` ends what this process cannot. */
-const started = new Set();
-process.on('exit', () => started.forEach((child) => child.kill('SIGKILL')));
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130));
-
-/** Starts a child whose output goes to a file; `exited` resolves to its exit code, or the signal's name. */
-function start(command, args, log, options = {}) {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
-  started.add(child);
-  const file = createWriteStream(log, { flags: 'a' });
-  child.stdout.pipe(file, { end: false });
-  child.stderr.pipe(file, { end: false });
-  child.exited = new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('exit', (code, signal) => {
-      started.delete(child);
-      resolve(code ?? signal);
-    });
-  });
-  return child;
-}
 
 const ip = (...args) => run('ip', args);
 
@@ -351,15 +330,10 @@ export class Cluster {
   }
 
   /** Transactions per second for a while, spread over all nodes; resolves to the report. */
-  async load(rate, seconds) {
-    const log = `${this.dir}/load-${Date.now()}.log`;
+  load(rate, seconds) {
     const rpcs = this.all().map((node) => this.rpcUrl(node)).join(',');
-    const args = ['load', '--rpc', rpcs, '--rate', `${rate}`, '--duration', `${seconds}`, '--connections', '4', '--json'];
-    const code = await start(this.tandem, args, log).exited;
-    const text = readFileSync(log, 'utf8').trim();
-    assert(code === 0, `load ended with ${code}: ${text.slice(-300)}`);
-    // What it says on the way is in the same file.
-    return JSON.parse(text.split('\n').findLast((line) => line.startsWith('{')));
+    const args = ['--rpc', rpcs, '--rate', `${rate}`, '--duration', `${seconds}`, '--connections', '4'];
+    return load(this.tandem, args, `${this.dir}/load-${Date.now()}.log`);
   }
 
   /** Stops everything as an operator does. Whole journals and no two votes that contradict each other, or an error. */

@@ -54,6 +54,16 @@ function spent(before, after, name, labels = '') {
   return delta('count') ? (delta('sum') / delta('count')) * 1000 : 0;
 }
 
+/** How much a histogram counted on all nodes. */
+const count = (readings, name) => readings.reduce((total, values) => total + (values.get(`${name}_count`) ?? 0), 0);
+
+/** What became of payloads built ahead between two readings, on all nodes. */
+function ahead(before, after) {
+  const name = (outcome) => `tandem_consensus_payloads_ahead_total{outcome="${outcome}"}`;
+  const sum = (readings, outcome) => readings.reduce((total, values) => total + (values.get(name(outcome)) ?? 0), 0);
+  return ['used', 'dropped', 'refilled'].map((outcome) => `${sum(after, outcome) - sum(before, outcome)} ${outcome}`).join(', ');
+}
+
 async function at(delay_ms, { tandem, cables, work, seconds }) {
   await cables.heal();
   const cluster = await Cluster.start(tandem, cables, `${work}/delay-${delay_ms}`, { stakes: NODES, timing: EAGER, epochLength: EPOCH_LENGTH, before: FIRST });
@@ -82,16 +92,18 @@ async function at(delay_ms, { tandem, cables, work, seconds }) {
   const finality = blocks.flatMap((seen) => heights.map((height) => seen.get(height).finalized_at_ms - stamp(height)));
   const slowest = heights.map((height) => Math.max(...blocks.map((seen) => seen.get(height).finalized_at_ms - stamp(height))));
   const engine = (method) => spent(before, after, 'tandem_consensus_engine_request_seconds', `{method="${method}",status="ok"}`);
-  // A block is stamped before it is built; its proposal is sent when it is built and durable.
+  // A block is stamped when its payload is asked for, which may be before its parent is certified; its proposal is sent
+  // when both are there and it is durable.
   const building = spent(before, after, 'tandem_consensus_proposal_seconds');
   const parts = {
-    'building and making durable': building, fsync: spent(before, after, 'tandem_consensus_journal_fsync_seconds'),
+    'stamp to sending': building, fsync: spent(before, after, 'tandem_consensus_journal_fsync_seconds'),
     'CPU of four consensusd per view': consensusd, 'CPU of four executord per view': executord,
     GetPayload: engine('GetPayload'), NewPayload: engine('NewPayload'), ForkchoiceUpdated: engine('ForkchoiceUpdated'),
   };
+  const batches = count(after, 'tandem_consensus_journal_fsync_seconds') - count(before, 'tandem_consensus_journal_fsync_seconds');
   await cluster.agree();
   const audit = await cluster.audit();
-  return { delay_ms, blocks: last - first, period, finality: mean(finality) - building, p50: quantile(finality, 0.5) - building, p99: quantile(finality, 0.99) - building, slowest: mean(slowest) - building, late_us_max, parts, audit };
+  return { delay_ms, blocks: last - first, period, finality: mean(finality) - building, p50: quantile(finality, 0.5) - building, p99: quantile(finality, 0.99) - building, slowest: mean(slowest) - building, late_us_max, parts, batches: batches / (viewsAfter - views), ahead: ahead(before, after), audit };
 }
 
 export async function measure({ tandem, cables, work, delays, seconds }) {
@@ -100,7 +112,7 @@ export async function measure({ tandem, cables, work, delays, seconds }) {
     const row = await at(delay, { tandem, cables, work, seconds });
     rows.push(row);
     const parts = Object.entries(row.parts).map(([name, ms]) => `${name} ${ms.toFixed(2)} ms`).join(', ');
-    console.log(`δ = ${delay} ms: ${row.blocks} blocks, period ${row.period.toFixed(1)} ms, finality ${row.finality.toFixed(1)} ms; mean of ${parts}; switch at most ${row.late_us_max} µs late; ${row.audit}`);
+    console.log(`δ = ${delay} ms: ${row.blocks} blocks, period ${row.period.toFixed(1)} ms, finality ${row.finality.toFixed(1)} ms; mean of ${parts}; ${row.batches.toFixed(1)} durable batches per view of four nodes; payloads built ahead: ${row.ahead}; switch at most ${row.late_us_max} µs late; ${row.audit}`);
   }
   console.log('\n| δ one way | blocks | period | in δ (optimum 2) | sent to final, mean of all nodes | in δ (optimum 3) | p50 / p99 | slowest node, in δ |\n|---|---|---|---|---|---|---|---|');
   for (const { delay_ms: d, blocks, period, finality, p50, p99, slowest } of rows) {

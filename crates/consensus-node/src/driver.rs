@@ -12,7 +12,9 @@ use crate::clock::Clock;
 use crate::engine_link::EngineCall;
 use crate::feed::{Feed, FinalBlock};
 use crate::metrics::{MessageLabels, Metrics, OffenceLabel, ValidatorLabel};
-use consensus::{Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Replica, Request, Silence};
+use consensus::{
+    BuiltAhead, Disk, DiskError, EngineReply, Input, Now, Outbound, Ready, Replica, Request, Silence,
+};
 use engine_api::EngineError;
 use journal::Journal;
 use net::{HandshakeError, MeshEvent, MeshHandle, Penalty};
@@ -222,6 +224,8 @@ struct State {
     met_anyone: bool,
     roster: Roster,
     head: B256,
+    /// As the metrics have it.
+    built_ahead: BuiltAhead,
     complained_ms: BTreeMap<PublicKey, u64>,
     /// Indices of the current set whose links the replica does not know of yet.
     newcomers: Vec<ValidatorIndex>,
@@ -309,6 +313,7 @@ impl State {
             met_anyone: false,
             roster: Roster::of(&driver.replica),
             head: B256::ZERO,
+            built_ahead: BuiltAhead::default(),
             complained_ms: BTreeMap::new(),
             newcomers: Vec::new(),
             driver,
@@ -593,6 +598,11 @@ impl State {
         metrics.finalized_height.set(gauge(finalized.get()));
         metrics.committed_height.set(gauge(committed.get()));
         metrics.view.set(gauge(replica.view().get()));
+        let built_ahead = replica.built_ahead();
+        if built_ahead != self.built_ahead {
+            metrics.built_ahead(self.built_ahead, built_ahead);
+            self.built_ahead = built_ahead;
+        }
         metrics.evidence.pending.set(gauge(replica.evidence_pending().len() as u64));
         metrics.evidence.offenders.set(gauge(replica.evidence_included().len() as u64));
         if hash != self.head {

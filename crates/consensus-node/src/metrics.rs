@@ -1,5 +1,6 @@
 //! What a Prometheus server sees (`tandem_consensus_*`, `tandem_evidence_*`). Labels are validators, methods and kinds: all bounded.
 
+use consensus::BuiltAhead;
 use engine_api::EngineError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +28,11 @@ pub(crate) struct MessageLabels {
     pub kind: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct OutcomeLabel {
+    pub outcome: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -47,6 +53,7 @@ pub(crate) struct Metrics {
     pub messages: Family<MessageLabels, Counter>,
     pub finality: Histogram,
     pub proposal: Histogram,
+    payloads_ahead: Family<OutcomeLabel, Counter>,
     pub engine_requests: Family<CallLabels, Histogram, fn() -> Histogram>,
     pub journal_fsync: Histogram,
     pub evidence: EvidenceMetrics,
@@ -107,6 +114,7 @@ impl Metrics {
             messages: Family::default(),
             finality: Histogram::new([0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0]),
             proposal: request_histogram(),
+            payloads_ahead: Family::default(),
             engine_requests: Family::new_with_constructor(request_histogram as fn() -> Histogram),
             evidence: EvidenceMetrics::new(),
             journal_fsync: Histogram::new([
@@ -161,9 +169,14 @@ impl Metrics {
         );
         registry.register_with_unit(
             "proposal",
-            "From an own block's timestamp to its proposal leaving: building it and making it durable",
+            "From an own block's timestamp to its proposal leaving: building it, the parent's certificate, durability",
             Unit::Seconds,
             self.proposal.clone(),
+        );
+        registry.register(
+            "payloads_ahead",
+            "Payloads built before the parent was certified: proposed, dropped, or empty and built again",
+            self.payloads_ahead.clone(),
         );
         registry.register_with_unit(
             "engine_request",
@@ -186,6 +199,19 @@ impl Metrics {
         let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.evidence.registry);
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// What became of payloads built ahead between two looks.
+    pub(crate) fn built_ahead(&self, before: BuiltAhead, after: BuiltAhead) {
+        let outcomes = [
+            ("used", before.used, after.used),
+            ("dropped", before.dropped, after.dropped),
+            ("refilled", before.refilled, after.refilled),
+        ];
+        for (outcome, before, after) in outcomes {
+            let more = after.saturating_sub(before);
+            self.payloads_ahead.get_or_create(&OutcomeLabel { outcome }).inc_by(more);
+        }
     }
 
     pub(crate) fn engine_call<T>(
@@ -222,8 +248,10 @@ mod tests {
         metrics.missed_proposals.get_or_create(&ValidatorLabel { validator: 2 }).inc();
         metrics.engine_call("NewPayload", Duration::from_millis(3), &Ok(()));
         metrics.evidence.found.get_or_create(&OffenceLabel { offence: "E1" }).inc();
+        metrics.built_ahead(BuiltAhead::default(), BuiltAhead { used: 3, dropped: 1, refilled: 0 });
         let text = metrics.encode();
         for name in [
+            "tandem_consensus_payloads_ahead_total{outcome=\"used\"} 3",
             "tandem_evidence_found_total{offence=\"E1\"} 1",
             "tandem_evidence_pending 0",
             "tandem_evidence_offenders 0",

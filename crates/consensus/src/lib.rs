@@ -23,8 +23,8 @@ pub use audit::{Audit, Conflict};
 pub use disk::{Disk, DiskError, Durable, Record, Recovered, SignState};
 pub use ready::{Event, Outbound, Ready, Request};
 pub use replica::{
-    Decision, DecisionStatus, EngineReply, Input, Now, Replica, Settings, StallReason, StartError, Status,
-    WaitStatus,
+    BuiltAhead, Decision, DecisionStatus, EngineReply, Input, Now, Replica, Settings, StallReason,
+    StartError, Status, WaitStatus,
 };
 pub use restraint::{Copied, Floor, Restraint, Silence};
 pub use safety::{Refusal, Safety};

@@ -93,6 +93,9 @@ const UNEVEN: [&[u128]; 6] = [
 /// More heights than any run has.
 const ENDLESS: u64 = 1 << 30;
 
+/// What chains have by default.
+const DEFAULT_PACE_MS: (u64, u64) = (250, 1_000);
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -120,6 +123,8 @@ pub struct Plan {
     pub churn: bool,
     /// One-way delay of a message in microseconds: at least, at most.
     pub delay_us: (u64, u64),
+    /// Least time between two blocks in milliseconds, and between empty ones.
+    pub pace_ms: (u64, u64),
     /// Messages lost, in thousandths, while faults last.
     pub loss_permille: u32,
     /// Messages delivered twice, in thousandths, while faults last.
@@ -199,6 +204,7 @@ impl Plan {
             boundary_crashes: of(Class::BoundaryCrashes, &[1]) == 1,
             boundary_partitions: of(Class::BoundaryPartitions, &[1]) == 1,
             delay_us: (slowest / 8, slowest),
+            pace_ms: draw_pace(seed, slowest),
             loss_permille: of(Class::Losses, &[10, 100, 300]) as u32,
             duplicate_permille: of(Class::Duplicates, &[20, 200]) as u32,
             replay_every_ms: of(Class::Replays, &[200, 1_000, 4_000]),
@@ -246,6 +252,7 @@ impl Plan {
             boundary_crashes: false,
             boundary_partitions: false,
             delay_us: (500, 1_000),
+            pace_ms: DEFAULT_PACE_MS,
             loss_permille: 0,
             duplicate_permille: 0,
             replay_every_ms: 0,
@@ -278,6 +285,16 @@ impl Plan {
 
 fn choose(rng: &mut ChaCha8Rng, choices: &[u64]) -> u64 {
     *choices.choose(rng).expect("the list is not empty")
+}
+
+/// Where messages are slow, two of three runs are paced by them: a certificate then comes when the next block is due
+/// already. Not drawn from the generator, whose other draws depend on how many there are.
+fn draw_pace(seed: u64, slowest_us: u64) -> (u64, u64) {
+    match seed % 3 {
+        0 if slowest_us >= 90_000 => (0, 0),
+        1 if slowest_us >= 20_000 => (60, 1_000),
+        _ => DEFAULT_PACE_MS,
+    }
 }
 
 fn draw_classes(rng: &mut ChaCha8Rng) -> BTreeSet<Class> {

@@ -3,7 +3,7 @@
 use crate::coverage::Coverage;
 use crate::faults::Fault;
 use crate::world::{What, World};
-use consensus::{Input, Replica};
+use consensus::{BuiltAhead, Input, Replica};
 use std::collections::BTreeSet;
 use types::{ConsensusMessage, Epoch, Height, Qc, View};
 
@@ -27,11 +27,17 @@ pub(crate) struct Glimpse {
     epoch: Epoch,
     view: View,
     high_qc: View,
+    built_ahead: BuiltAhead,
 }
 
 impl Glimpse {
     pub(crate) fn of(replica: &Replica) -> Self {
-        Self { epoch: replica.epoch(), view: replica.view(), high_qc: high_qc(replica) }
+        Self {
+            epoch: replica.epoch(),
+            view: replica.view(),
+            high_qc: high_qc(replica),
+            built_ahead: replica.built_ahead(),
+        }
     }
 }
 
@@ -66,6 +72,7 @@ impl World {
         if !self.is_honest(node) {
             return;
         }
+        self.count_built_ahead(before.built_ahead, replica.built_ahead());
         if replica.epoch() > before.epoch {
             // Views start again.
             self.seen = Seen::default();
@@ -104,6 +111,12 @@ impl World {
         {
             self.coverage.note("lock refusals");
         }
+    }
+
+    fn count_built_ahead(&mut self, before: BuiltAhead, after: BuiltAhead) {
+        self.coverage.add("payloads built ahead and proposed", after.used - before.used);
+        self.coverage.add("payloads built ahead and dropped", after.dropped - before.dropped);
+        self.coverage.add("empty payloads built ahead, and again", after.refilled - before.refilled);
     }
 
     /// Counts what is special in a message that is sent.

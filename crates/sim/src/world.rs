@@ -375,7 +375,13 @@ impl World {
             genesis_timestamp_ms: EPOCH_MS - 10_000,
             seed: seed_of(self.plan.seed),
             validators: self.set_of(Epoch::ZERO),
-            timing: Timing { delta_ms: 100, work_ms: 50, ..Timing::default() },
+            timing: Timing {
+                delta_ms: 100,
+                work_ms: 50,
+                block_interval_ms: self.plan.pace_ms.0,
+                empty_block_interval_ms: self.plan.pace_ms.1,
+                ..Timing::default()
+            },
             limits: PayloadLimits { bytes: 1 << 20, gas: 30_000_000, objects: u64::MAX },
             epochs: self.sets.schedule(),
             keys: if self.has_keys(node) { Sets::keys(self.nodes[node].who) } else { Vec::new() },

@@ -70,6 +70,23 @@ fn a_boundary_proposed_again_after_a_failed_view_needs_its_timeout_certificate()
 }
 
 #[test]
+fn a_boundary_proposed_again_is_not_held_to_clocks_that_were_set_back_since_it_was_certified() {
+    let mut lab = Lab::new();
+    lab.settings.epochs = EpochSchedule::new(1);
+    lab.disk = sim::disk::SimDisk::default();
+    lab.start().unwrap();
+    let hours_ahead = lab.now.wall_ms + 5 * 3_600_000;
+    let boundary = lab.block_at(1, None, None, b"stamped by a clock that was ahead", hours_ahead);
+    lab.propose(&boundary);
+    assert!(lab.prepared().is_empty(), "its first proposal waits for the clock");
+    let qc = lab.qc(&boundary, &OTHERS);
+    lab.receive(0, ConsensusMessage::Qc(qc.clone()));
+    let message = again(&lab, 2, &boundary, &qc, None);
+    lab.receive(lab.proposer(2), message);
+    assert_eq!(lab.prepared(), [link_again(2, &boundary, &qc)]);
+}
+
+#[test]
 fn only_a_boundary_is_proposed_again_and_only_with_an_earlier_certificate_of_its_own() {
     type Change = fn(&Lab, &Block, &Qc) -> (Block, Qc);
     let changes: [(&str, Change); 3] = [

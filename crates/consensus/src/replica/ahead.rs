@@ -14,6 +14,7 @@ impl Replica {
             return;
         }
         if self.safety.last_prepared_view() < self.view() {
+            self.reveal_ahead();
             self.prepare_ahead();
         } else {
             self.commit_ahead();
@@ -38,6 +39,10 @@ impl Replica {
         if view == self.view() {
             self.safety.vote_ahead(&CommitVote { view, height, block_hash });
         }
+    }
+
+    /// Before the proposal comes: a proposer of the next view asks for its payload when it prepares this view's block.
+    fn reveal_ahead(&mut self) {
         let next = self.view().next();
         if self.index() == Some(self.proposer(next)) {
             self.safety.reveal_ahead(next);

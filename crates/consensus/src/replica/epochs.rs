@@ -176,6 +176,7 @@ impl Replica {
         self.again.clear();
         self.helped.clear();
         self.leader = None;
+        self.drop_prebuilt();
         self.forward = None;
         self.vote_at_ms = None;
         self.catchup.new_epoch();

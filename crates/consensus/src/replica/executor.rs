@@ -109,7 +109,7 @@ impl Replica {
             }
             EngineReply::Pending { id, result } => {
                 self.on_watched(now, id, result == Ok(true));
-                self.on_pending(id, result);
+                self.on_pending(now, id, result);
             }
             EngineReply::Built { id, result } => self.on_built(now, id, result),
             EngineReply::Judged { block_hash, result } => {
@@ -125,6 +125,8 @@ impl Replica {
         self.executor.finalizing = None;
         self.executor.retry_ms = None;
         self.tree.forget_execution();
+        self.drop_prebuilt();
+        self.building = None;
         let by_timeout = self.safety.state().entered_by.is_some();
         // Whatever was being built is lost with the executor; start the view's lead afresh when it is back, unless
         // the proposal is out already.

@@ -1,5 +1,6 @@
 //! Proposing: the wait after a failed view, pacing, building, sending (C-6.3, C-6.7).
 
+use super::prebuild::Prebuilt;
 use super::{Now, Replica};
 use crate::disk::Record;
 use crate::ready::Request;
@@ -33,23 +34,44 @@ enum Stage {
     /// Pacing, on this parent.
     Pacing(Pacing),
     /// The executor builds.
-    Building { id: u64, parent: B256, inputs: SystemInputs, reveal: Signature, timestamp_ms: u64 },
+    Building(Order),
     /// Sent.
     Proposed(Box<Proposal>),
     /// The signer refuses: this node proposed in the view before a restart (C-7), or gave it up.
     Refused,
 }
 
-#[derive(Debug)]
-struct Pacing {
-    parent: B256,
+/// When a block may be proposed on a parent.
+#[derive(Clone, Debug)]
+pub(super) struct Pacing {
+    pub(super) parent: B256,
     /// Not before: the least block interval.
     earliest_ms: u64,
     /// Not later, even with nothing to include.
     empty_ms: u64,
     /// Request that tells of transactions.
-    asked: Option<u64>,
-    pending: bool,
+    pub(super) asked: Option<u64>,
+    pub(super) pending: bool,
+}
+
+impl Pacing {
+    /// When to propose, as far as is known.
+    pub(super) fn due_ms(&self) -> u64 {
+        if self.pending { self.earliest_ms.min(self.empty_ms) } else { self.empty_ms }
+    }
+}
+
+/// A payload that was asked for, and what its block says beside it.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Of the request.
+    pub(super) id: u64,
+    pub(super) parent: B256,
+    pub(super) timestamp_ms: u64,
+    /// When it was asked for.
+    pub(super) asked_ms: u64,
+    inputs: SystemInputs,
+    reveal: Signature,
 }
 
 impl Replica {
@@ -67,9 +89,8 @@ impl Replica {
             Stage::Waiting { until_ms } | Stage::Retrying { until_ms } | Stage::Closing { until_ms } => {
                 Some(*until_ms)
             }
-            Stage::Pacing(pacing) if pacing.pending => Some(pacing.earliest_ms),
-            Stage::Pacing(pacing) => Some(pacing.empty_ms),
-            Stage::Building { .. } | Stage::Proposed(_) | Stage::Refused => None,
+            Stage::Pacing(pacing) => Some(pacing.due_ms()),
+            Stage::Building(_) | Stage::Proposed(_) | Stage::Refused => None,
         }
         .filter(|_| self.ready_to_lead())
     }
@@ -109,35 +130,38 @@ impl Replica {
             _ => false,
         };
         if go {
-            leading.stage = Stage::Pacing(self.pace(now, leading.by_timeout));
+            leading.stage = Stage::Pacing(self.pace_of(now, leading));
         }
         if self.high().height == self.boundary() && !types::injected!(BoundaryWithoutFinality) {
             self.close_epoch(now, leading);
         }
+        // A certificate that arrived late moves the parent.
+        if matches!(&leading.stage, Stage::Pacing(pacing) if pacing.parent != self.high().block_hash) {
+            leading.stage = Stage::Pacing(self.pace_of(now, leading));
+        }
         if let Stage::Pacing(pacing) = &mut leading.stage {
-            // A certificate that arrived late moves the parent.
-            if pacing.parent != self.high().block_hash {
-                *pacing = self.pace(now, leading.by_timeout);
-            }
-            if now.mono_ms >= pacing.empty_ms || (pacing.pending && now.mono_ms >= pacing.earliest_ms) {
+            if now.mono_ms >= pacing.due_ms() {
                 leading.stage = self.build(now, leading.view);
-            } else if pacing.asked.is_none() {
-                let id = self.fresh_id();
-                pacing.asked = Some(id);
-                let wait_ms_max = pacing.empty_ms.saturating_sub(now.mono_ms);
-                self.ready.request(Request::AwaitTransactions {
-                    id,
-                    parent_hash: pacing.parent,
-                    wait_ms_max,
-                });
+            } else {
+                self.ask_for_transactions(now, pacing);
             }
+        }
+    }
+
+    /// Once.
+    pub(super) fn ask_for_transactions(&mut self, now: Now, pacing: &mut Pacing) {
+        if pacing.asked.is_none() {
+            let id = self.fresh_id();
+            pacing.asked = Some(id);
+            let (parent_hash, wait_ms_max) = (pacing.parent, pacing.empty_ms.saturating_sub(now.mono_ms));
+            self.ready.request(Request::AwaitTransactions { id, parent_hash, wait_ms_max });
         }
     }
 
     /// Nothing is built on an epoch's last block in its epoch. Usually its commit votes are on their way.
     fn close_epoch(&mut self, now: Now, leading: &mut Leading) {
         match leading.stage {
-            Stage::Pacing(_) | Stage::Building { .. } => {
+            Stage::Pacing(_) | Stage::Building(_) => {
                 let patience_ms = if leading.by_timeout { 0 } else { 2 * self.settings.timing.delta_ms };
                 leading.stage = Stage::Closing { until_ms: now.mono_ms.saturating_add(patience_ms) };
             }
@@ -182,11 +206,16 @@ impl Replica {
         high >= prepared || all
     }
 
+    fn pace_of(&mut self, now: Now, leading: &Leading) -> Pacing {
+        let parent = self.high().block_hash;
+        let ahead = self.pace_ahead(leading.view, parent).filter(|_| !leading.by_timeout);
+        ahead.unwrap_or_else(|| self.pace(now, parent, leading.by_timeout))
+    }
+
     /// Pace by the parent's timestamp, never by more than the interval itself, so that a skewed clock cannot stall
     /// the chain. After a timeout certificate an empty block need not wait.
-    fn pace(&self, now: Now, by_timeout: bool) -> Pacing {
+    pub(super) fn pace(&self, now: Now, parent: B256, by_timeout: bool) -> Pacing {
         let timing = &self.settings.timing;
-        let parent = self.high().block_hash;
         let parent_ms = self.tree.parent_info(&parent).map_or(now.wall_ms, |p| p.timestamp_ms);
         let after = |interval: u64| {
             let left = parent_ms.saturating_add(interval).saturating_sub(now.wall_ms).min(interval);
@@ -194,28 +223,39 @@ impl Replica {
         };
         let earliest_ms = after(timing.block_interval_ms);
         // The first block of a chain does not wait either: there is no block before it to pace by.
-        let at_once = by_timeout || self.tree.root().height.get() == 0 && self.high().view == View::ZERO;
+        let is_genesis = parent == self.settings.genesis_hash;
+        let at_once = by_timeout || is_genesis;
         let empty_ms = if at_once { earliest_ms } else { after(timing.empty_block_interval_ms) };
         Pacing { parent, earliest_ms, empty_ms, asked: None, pending: false }
     }
 
+    /// Proposes what was built ahead, waits for what is being built, or asks for a payload.
     fn build(&mut self, now: Now, view: View) -> Stage {
-        let high = self.high();
-        let retry = Stage::Retrying { until_ms: now.mono_ms.saturating_add(RETRY_MS) };
-        let (Some(parent), Ok(reveal)) = (self.tree.parent_info(&high.block_hash), self.safety.reveal(view))
-        else {
-            return retry;
-        };
-        let Some(proposer) = self.index() else { return retry };
+        let parent = self.high().block_hash;
+        match self.take_prebuilt(now, view, parent) {
+            Some(Prebuilt::Ready(order, payload)) => self.propose_built(view, order, *payload),
+            Some(Prebuilt::UnderWay(order)) => Stage::Building(order),
+            None => {
+                let retry = Stage::Retrying { until_ms: now.mono_ms.saturating_add(RETRY_MS) };
+                self.order(now, view, parent).map_or(retry, Stage::Building)
+            }
+        }
+    }
+
+    /// Asks the executor for a payload. `None` when this node cannot propose on that parent.
+    pub(super) fn order(&mut self, now: Now, view: View, parent_hash: B256) -> Option<Order> {
+        let parent = self.tree.parent_info(&parent_hash)?;
+        let reveal = self.safety.reveal(view).ok()?;
+        let proposer = self.index()?;
         let inputs = SystemInputs {
             randao_mix: randao_mix(parent.randao_mix, &reveal),
-            evidence: self.evidence_for(&high.block_hash),
+            evidence: self.evidence_for(&parent_hash),
             ..SystemInputs::default()
         };
         let timestamp_ms = now.wall_ms.max(parent.timestamp_ms);
         let id = self.fresh_id();
         let request = Box::new(PayloadRequest {
-            parent_hash: high.block_hash,
+            parent_hash,
             height: parent.height.next(),
             view,
             timestamp_ms,
@@ -224,11 +264,12 @@ impl Replica {
             limits: self.settings.limits,
             system_inputs: inputs.clone(),
         });
+        self.building = Some(id);
         self.ready.request(Request::Build { id, request });
-        Stage::Building { id, parent: high.block_hash, inputs, reveal, timestamp_ms }
+        Some(Order { id, parent: parent_hash, timestamp_ms, asked_ms: now.mono_ms, inputs, reveal })
     }
 
-    pub(super) fn on_pending(&mut self, id: u64, result: Result<bool, EngineError>) {
+    pub(super) fn on_pending(&mut self, now: Now, id: u64, result: Result<bool, EngineError>) {
         if let Some(Leading { stage: Stage::Pacing(pacing), .. }) = &mut self.leader
             && pacing.asked == Some(id)
         {
@@ -236,44 +277,45 @@ impl Replica {
                 Ok(pending) => pacing.pending |= pending,
                 Err(_) => pacing.pending = false,
             }
+        } else {
+            self.on_pending_ahead(now, id, result == Ok(true));
         }
     }
 
     pub(super) fn on_built(&mut self, now: Now, id: u64, result: Result<BuiltPayload, EngineError>) {
-        let asked = matches!(&self.leader, Some(Leading { stage: Stage::Building { id: asked, .. }, .. }) if *asked == id);
-        if let Err(error @ EngineError::UnknownBlock(_)) = &result
-            && asked
-        {
+        self.building.take_if(|building| *building == id);
+        let Some(mut leading) =
+            self.leader.take_if(|leading| matches!(&leading.stage, Stage::Building(order) if order.id == id))
+        else {
+            return self.on_prebuilt(now, id, result);
+        };
+        if let Err(error @ EngineError::UnknownBlock(_)) = &result {
             // It forgot a block it had executed, so it restarted: a lone validator would hear of it from nobody else.
+            self.leader = Some(leading);
             return self.engine_failed(now, error);
         }
-        let Some(mut leading) = self.leader.take() else { return };
-        if let Stage::Building { id: asked, parent, inputs, reveal, timestamp_ms } = &leading.stage
-            && *asked == id
-        {
-            let current = leading.view == self.view() && self.high().block_hash == *parent;
-            leading.stage = match result {
-                Ok(built) if current => {
-                    let header =
-                        self.header(leading.view, built_into(&built), inputs, *reveal, *timestamp_ms);
-                    let block = Block { header, system_inputs: inputs.clone(), payload: built.payload };
-                    self.propose(leading.view, block)
-                }
-                // A failed build is tried again after a pause; one on an old parent at once.
-                Ok(_) => Stage::Retrying { until_ms: now.mono_ms },
-                Err(_) => Stage::Retrying { until_ms: now.mono_ms.saturating_add(RETRY_MS) },
-            };
-        }
+        let Stage::Building(order) = std::mem::replace(&mut leading.stage, Stage::Refused) else { return };
+        let current = leading.view == self.view() && self.high().block_hash == order.parent;
+        leading.stage = match result {
+            Ok(payload) if current => self.propose_built(leading.view, order, payload),
+            // A failed build is tried again after a pause; one on an old parent at once.
+            Ok(_) => Stage::Retrying { until_ms: now.mono_ms },
+            Err(_) => Stage::Retrying { until_ms: now.mono_ms.saturating_add(RETRY_MS) },
+        };
         self.leader = Some(leading);
+    }
+
+    /// Proposes a payload on the highest certified block, which is what it was built on.
+    fn propose_built(&mut self, view: View, order: Order, built: BuiltPayload) -> Stage {
+        let header = self.header(view, built_into(&built), &order);
+        self.propose(view, Block { header, system_inputs: order.inputs, payload: built.payload })
     }
 
     fn header(
         &self,
         view: View,
         (payload_commitment, state_hash, receipts_hash): (B256, B256, B256),
-        inputs: &SystemInputs,
-        randao_reveal: Signature,
-        timestamp_ms: u64,
+        order: &Order,
     ) -> Header {
         let high = self.high();
         let justify = match &self.safety.state().high_qc {
@@ -288,7 +330,7 @@ impl Replica {
             height: high.height.next(),
             view,
             parent_hash: high.block_hash,
-            timestamp_ms,
+            timestamp_ms: order.timestamp_ms,
             proposer: self.proposer(view),
             fee_recipient: self.fee_recipient(),
             validator_set_id: self.set.id(),
@@ -297,14 +339,14 @@ impl Replica {
             state_hash,
             receipts_hash,
             checkpoint: Checkpoint::default(),
-            randao_reveal,
+            randao_reveal: order.reveal,
             justify,
             timeout: self.safety.state().entered_by.clone().filter(|_| skipped),
             last_commit: self
                 .commit_head
                 .clone()
                 .filter(|commit| commit.epoch == self.epoch() && commit.vote.view <= high.view),
-            system_inputs_hash: inputs.hash(),
+            system_inputs_hash: order.inputs.hash(),
         }
     }
 

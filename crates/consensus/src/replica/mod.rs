@@ -18,6 +18,7 @@ mod executor;
 mod guard;
 mod leader;
 mod pacemaker;
+mod prebuild;
 mod proposals;
 mod status;
 mod together;
@@ -41,6 +42,7 @@ use types::{
 };
 
 pub use guard::WaitStatus;
+pub use prebuild::BuiltAhead;
 pub use status::{Decision, DecisionStatus, StallReason, Status};
 
 /// Views behind the current one for which votes are still counted: finality of the last views.
@@ -279,6 +281,11 @@ pub struct Replica {
 
     pacemaker: pacemaker::Pacemaker,
     leader: Option<leader::Leading>,
+    /// What is built for the next view while this one lasts.
+    prebuild: Option<prebuild::Prebuild>,
+    built_ahead: BuiltAhead,
+    /// The build request whose answer is outstanding.
+    building: Option<u64>,
     executor: executor::Executor,
     catchup: catchup::CatchUp,
     offences: evidence::Offences,
@@ -374,6 +381,9 @@ impl Replica {
             verified: VerifiedCache::default(),
             proposed: BTreeMap::new(),
             leader: None,
+            prebuild: None,
+            built_ahead: BuiltAhead::default(),
+            building: None,
             executor: executor::Executor::default(),
             catchup: catchup::CatchUp::default(),
             offences: evidence::Offences::new(set.epoch()),
@@ -501,7 +511,8 @@ impl Replica {
         let mut deadline = if self.index().is_some() { self.pacemaker.deadline() } else { u64::MAX };
         let others =
             [self.leader_deadline(), self.catchup.deadline(), self.executor.deadline(), self.vote_at_ms];
-        for other in others.into_iter().chain([self.guard_deadline()]).flatten() {
+        let rare = [self.guard_deadline(), self.prebuild_deadline()];
+        for other in others.into_iter().chain(rare).flatten() {
             deadline = deadline.min(other);
         }
         deadline
@@ -549,6 +560,7 @@ impl Replica {
             self.try_prepare(now);
             self.drive_pacemaker(now);
             self.drive_leader(now);
+            self.drive_prebuild(now);
             self.load_missing(disk)?;
             self.drive_catchup(now);
             if self.progress() == before {
@@ -559,10 +571,11 @@ impl Replica {
     }
 
     /// What a pass of [`Replica::advance`] can move; each part only rises.
-    fn progress(&self) -> (View, View, Option<View>, View, Height, Option<Height>) {
+    fn progress(&self) -> (View, Option<View>, View, Option<View>, View, Height, Option<Height>) {
         let state = self.safety.state();
         (
             state.view,
+            state.last_proposal.map(|(view, _)| view),
             self.safety.last_prepared_view(),
             state.last_commit.as_ref().map(|commit| commit.statement.view),
             self.safety.highest_timeout_view(),

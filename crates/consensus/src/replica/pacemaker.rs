@@ -110,6 +110,7 @@ impl Replica {
         self.again = self.again.split_off(&oldest);
         let anchors = self.anchors();
         self.tree.prune(oldest, anchors);
+        self.keep_prebuilt_for(view);
         self.start_view_timers(now, by_timeout);
         self.event(Event::View { view, missed });
     }

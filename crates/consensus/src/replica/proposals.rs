@@ -286,7 +286,9 @@ impl Replica {
                 let drift_ms = self.settings.timing.clock_drift_ms_max;
                 let latest_ms = now.wall_ms.saturating_add(drift_ms).max(parent_ms);
                 let early_ms = node.block.header.timestamp_ms.saturating_sub(latest_ms);
-                if early_ms > 0 {
+                // A quorum has accepted the stamp of a block that is proposed again; waiting for clocks that were set back
+                // since would only keep its epoch from ending.
+                if early_ms > 0 && !self.again.contains_key(&view) {
                     self.vote_at_ms = Some(now.mono_ms.saturating_add(early_ms));
                     return;
                 }
