@@ -10,7 +10,7 @@ use alloy_eips::{
     eip7702::{Authorization, SignedAuthorization},
 };
 use alloy_primitives::{
-    Address, B256, Bytes, KECCAK256_EMPTY, Signature, TxKind, U256,
+    Address, B256, Bytes, KECCAK256_EMPTY, Signature, TxKind, U256, keccak256,
     map::{AddressMap, B256Map, HashMap},
 };
 use secp256k1::{Message, PublicKey, SECP256K1, SecretKey};
@@ -139,6 +139,29 @@ impl MemoryState {
         }
         self.code.extend(diff.codes().into_iter().map(|(hash, code)| (hash, code.clone())));
         self.hashes.insert(height, hash);
+    }
+
+    /// Sets an account; an empty one does not exist.
+    pub fn put_account(&mut self, address: Address, info: AccountInfo) {
+        match info.is_empty() {
+            true => self.accounts.remove(&address),
+            false => self.accounts.insert(address, info),
+        };
+    }
+
+    /// Sets a slot; zero is absent.
+    pub fn put_slot(&mut self, address: Address, slot: U256, value: U256) {
+        match value.is_zero() {
+            true => self.storage.remove(&(address, slot)),
+            false => self.storage.insert((address, slot), value),
+        };
+    }
+
+    /// Stores code and gives its hash.
+    pub fn put_code(&mut self, code: Bytes) -> B256 {
+        let hash = keccak256(&code);
+        self.code.insert(hash, code);
+        hash
     }
 
     /// All accounts.

@@ -23,6 +23,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("execution-node", &["crypto", "types", "execution", "txpool", "state", "net", "engine-api"]),
     ("model", &["crypto", "types", "consensus"]),
     ("sim", &["crypto", "types", "consensus", "journal"]),
+    // No part of a node: makes blocks for tests and benchmarks of execution.
+    ("workloads", &["crypto", "types", "execution"]),
     // No part of a node: calls every decoder there is.
     (
         "fuzzing",

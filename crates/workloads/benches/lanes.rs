@@ -1,0 +1,3 @@
+//! Benchmarks of the parallel executor.
+
+fn main() {}
