@@ -78,7 +78,7 @@ impl Chain {
 
     /// Limits that only the format and the block's gas limit set.
     pub fn limits(&self) -> BuildLimits {
-        BuildLimits { bytes: u64::MAX, gas: u64::MAX }
+        BuildLimits { bytes: u64::MAX, gas: u64::MAX, objects: u64::MAX }
     }
 
     /// Runs transactions in the given order, all in one lane, with the oracle.

@@ -67,7 +67,7 @@ pub const REQUIRED: &[&str] = &[
     "create: CreateCollision",
     "create: Revert",
     "create: OutOfGas",
-    "create: SelfDestruct",
+    "destroyed: while created",
     "create: CreateContractStartingWithEF",
     "create: deployed",
     "create: onto a balance",
@@ -203,6 +203,9 @@ impl<'a> Inspector<PlainContext<'a>> for Watch {
                 false => "destroyed: later",
             };
             self.coverage.hit(feature);
+            if interpreter.input.bytecode_address.is_none() {
+                self.coverage.hit("destroyed: while created");
+            }
         }
     }
 

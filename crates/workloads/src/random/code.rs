@@ -523,10 +523,16 @@ impl<'a> Coder<'a> {
             End::Invalid => {
                 self.asm.ops(&[op::INVALID]);
             }
-            End::Endless => {
-                let top = self.asm.label();
-                self.asm.place(top).jump(top);
-            }
+            // Runs out of gas, mostly at once: a loop that burns it all takes the time of a hundred transactions.
+            End::Endless => match self.rng.random_ratio(1, 8) {
+                true => {
+                    let top = self.asm.label();
+                    self.asm.place(top).jump(top);
+                }
+                false => {
+                    self.asm.mload(1 << 40);
+                }
+            },
             End::Destroy => {
                 self.account();
                 self.asm.ops(&[op::SELFDESTRUCT]);

@@ -245,6 +245,11 @@ impl World {
         features.iter().filter(|(hit, _)| *hit).for_each(|(_, feature)| coverage.hit(feature));
     }
 
+    /// Whether the next block's fork has EIP-7702.
+    fn has_delegations(&self) -> bool {
+        self.chain.rules.fork_at(self.chain.height + 1) >= Fork::Prague
+    }
+
     fn code_of(&self, address: Address) -> Bytes {
         let account = self.chain.state.account(address).ok().flatten().unwrap_or_default();
         self.chain.state.code(account.code_hash).unwrap_or_default()

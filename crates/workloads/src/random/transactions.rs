@@ -87,7 +87,7 @@ struct Draft {
 
 /// `count` candidates.
 pub(super) fn draw(world: &mut World, count: usize) -> Vec<RecoveredTx> {
-    let mut author = Author { nonces: AddressMap::default(), world };
+    let mut author = Author { nonces: AddressMap::default(), penniless: Vec::new(), world };
     let mut candidates = Vec::with_capacity(count);
     for _ in 0..count {
         let next = author.candidate(&candidates);
@@ -100,13 +100,14 @@ struct Author<'a> {
     world: &'a mut World,
     /// Next nonces, as far as they are foreseeable: what fails validation later shifts them.
     nonces: AddressMap<u64>,
+    /// Senders that have given everything away: most of what they send later is refused.
+    penniless: Vec<Address>,
 }
 
 impl Author<'_> {
     fn candidate(&mut self, before: &[RecoveredTx]) -> RecoveredTx {
         let kind = self.world.swarm.kinds.draw(&mut self.world.rng);
-        let sender =
-            self.world.cast.senders.choose(&mut self.world.rng).expect("a world has senders").clone();
+        let sender = self.sender();
         let mut draft = self.draft(kind, &sender);
         match self.one_in(self.world.swarm.flaw_ratio) {
             true => {
@@ -119,6 +120,15 @@ impl Author<'_> {
             false => *self.next_nonce(sender.address()) += 1,
         }
         self.sign(&sender, draft)
+    }
+
+    fn sender(&mut self) -> TestKey {
+        let mut choose = || self.world.cast.senders.choose(&mut self.world.rng).expect("a world has senders");
+        let sender = choose().clone();
+        match self.penniless.contains(&sender.address()) {
+            true => choose().clone(),
+            false => sender,
+        }
     }
 
     fn one_in(&mut self, ratio: u32) -> bool {
@@ -157,6 +167,8 @@ impl Author<'_> {
             authorizations: None,
         };
         match kind {
+            // Before Prague the type is refused; that has to be seen a few times only.
+            Kind::Delegate if !self.world.has_delegations() && !self.one_in(8) => self.call(&mut draft),
             Kind::Transfer => self.transfer(&mut draft, sender),
             Kind::WholeBalance => self.whole_balance(&mut draft, sender),
             Kind::Call => self.call(&mut draft),
@@ -185,6 +197,7 @@ impl Author<'_> {
     /// Leaves nothing behind if the sender does nothing else in the block: tip and cap are the same, so that the
     /// price is known.
     fn whole_balance(&mut self, draft: &mut Draft, sender: &TestKey) {
+        self.penniless.push(sender.address());
         let account = self.world.chain.state.account(sender.address()).ok().flatten().unwrap_or_default();
         (draft.gas_limit, draft.tip) = (21_000, draft.fee_cap);
         let who = *[Who::Stranger, Who::Nobody, Who::Sender].choose(&mut self.world.rng).expect("not empty");
