@@ -1,25 +1,27 @@
-//! Random blocks: the builder, the oracle and plain revm agree, and the blocks exercise what they are for.
+//! Random blocks: builder, oracle, plain revm and replay on any number of threads agree on right payloads and on wrong
+//! ones, and the blocks exercise what they are for.
 
-use rayon::prelude::*;
 use workloads::{check, coverage};
 
 /// Seeds of the usual run.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn random_blocks_give_the_same_bytes_whoever_runs_them() {
-    let report = (0..SEEDS)
-        .into_par_iter()
-        .map(|seed| check::seed(seed).unwrap_or_else(|difference| panic!("{difference}")))
-        .reduce(check::Report::default, |mut sum, report| {
-            sum += &report;
-            sum
-        });
-    println!("{} blocks, {} transactions: {}", report.blocks, report.transactions, report.coverage);
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let report = check::many(0..SEEDS, jobs, |_| {}).unwrap_or_else(|difference| panic!("{difference}"));
+    println!(
+        "{} blocks, {} transactions, {} payloads: {}",
+        report.blocks, report.transactions, report.payloads, report.coverage
+    );
     assert_eq!(report.blocks, SEEDS * check::BLOCKS_PER_SEED);
-    let missing = report.coverage.missing(coverage::REQUIRED);
-    assert!(missing.is_empty(), "never exercised: {missing:?}");
-    for mistake in ["call: StackUnderflow", "call: InvalidJump", "create: StackUnderflow"] {
+    for required in [coverage::REQUIRED, check::REQUIRED] {
+        let missing = report.coverage.missing(required);
+        assert!(missing.is_empty(), "never exercised: {missing:?}");
+    }
+    for mistake in
+        ["call: StackUnderflow", "call: InvalidJump", "create: StackUnderflow", "create: InvalidJump"]
+    {
         assert_eq!(report.coverage.hits(mistake), 0, "{mistake}: the generator writes bad code");
     }
 }
