@@ -133,7 +133,10 @@ pub fn durable_before_sent(
         return match state.epoch > epoch {
             true => Ok(()),
             false => {
-                Err(format!("validator {by} sent a {kind} of epoch {epoch}, durable is {}", state.epoch))
+                let durable = state.epoch;
+                Err(format!(
+                    "validator {by} sent a {kind} of epoch {epoch} that is not durable: its disk is in epoch {durable}"
+                ))
             }
         };
     }

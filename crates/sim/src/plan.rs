@@ -93,8 +93,8 @@ const UNEVEN: [&[u128]; 6] = [
 /// More heights than any run has.
 const ENDLESS: u64 = 1 << 30;
 
-/// What chains have by default.
-const DEFAULT_PACE_MS: (u64, u64) = (250, 1_000);
+/// [`Plan::pace_ms`] of chains that choose nothing.
+pub const DEFAULT_PACE_MS: (u64, u64) = (250, 1_000);
 
 /// One run.
 #[derive(Clone, Debug)]

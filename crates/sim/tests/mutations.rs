@@ -17,13 +17,14 @@ use types::{ConsensusMessage, Domain, View};
 /// A scenario: what is wrong, if anything is.
 type Check = fn() -> Result<(), String>;
 
-/// Scenario, name of the bug, and what the complaint must say.
+/// Scenario, name of the bug, and what the complaint must say, one thing "or" another.
 fn caught_by(check: Check, mutation: Mutation, complaint: &str) {
     check().unwrap_or_else(|what| panic!("fails without the bug: {what}"));
     match with(Some(mutation), check) {
         Ok(()) => panic!("{mutation:?} survives"),
         Err(what) => {
-            assert!(what.contains(complaint), "{mutation:?} is caught for another reason: {what}");
+            let right = complaint.split(" or ").any(|right| what.contains(right));
+            assert!(right, "{mutation:?} is caught for another reason: {what}");
             println!("{mutation:?} caught: {}", what.lines().next().unwrap_or_default());
         }
     }
@@ -99,8 +100,13 @@ fn a_quorum_of_one_unit_less_is_caught_by_the_swarm() {
 
 #[test]
 fn building_on_a_boundary_that_is_not_final_is_caught_by_the_swarm() {
-    let short = || swarm(0..100, |seed| Plan { epoch_length: 4, ..Plan::with_stakes(seed, &[1; 4]) });
-    caught_by(short, Mutation::BoundaryWithoutFinality, "NOT LIVE");
+    // Epochs shorter than a message delay show other symptoms of it first.
+    use sim::plan::DEFAULT_PACE_MS as PACE_MS;
+    let short = || {
+        swarm(0..100, |seed| Plan { epoch_length: 4, pace_ms: PACE_MS, ..Plan::with_stakes(seed, &[1; 4]) })
+    };
+    // A node that is left behind asks for ever for what nobody can prove to it.
+    caught_by(short, Mutation::BoundaryWithoutFinality, "NOT LIVE or BUSY LOOP");
 }
 
 // One replica on a bench.
