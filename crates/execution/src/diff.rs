@@ -5,6 +5,7 @@ use alloy_primitives::{
     Address, B256, Bytes, U256,
     map::{AddressMap, B256Map, HashMap},
 };
+use std::collections::hash_map::Entry;
 
 /// An account before and after. `None` means it does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,13 @@ pub(crate) struct DiffShard {
 }
 
 impl DiffShard {
+    pub(crate) fn with_capacity(accounts: usize, slots: usize) -> Self {
+        let mut shard = Self::default();
+        shard.accounts.reserve(accounts);
+        shard.storage.reserve(slots);
+        shard
+    }
+
     pub(crate) fn of_account(address: &Address) -> usize {
         usize::from(address[19]) % SHARDS
     }
@@ -76,14 +84,31 @@ impl DiffShard {
         old: Option<AccountInfo>,
         new: Option<AccountInfo>,
     ) {
-        let old = self.accounts.get(&address).map_or(old, |first| first.old);
-        self.set_account(address, old, new);
+        let new = new.filter(|info| !info.is_empty());
+        match self.accounts.entry(address) {
+            Entry::Vacant(_) if old == new => {}
+            Entry::Vacant(entry) => {
+                entry.insert(AccountChange { old, new });
+            }
+            Entry::Occupied(entry) if entry.get().old == new => {
+                entry.remove();
+            }
+            Entry::Occupied(entry) => entry.into_mut().new = new,
+        }
     }
 
     /// Records a change after those recorded before: the first old value stays.
     pub(crate) fn then_slot(&mut self, address: Address, slot: U256, old: U256, new: U256) {
-        let old = self.storage.get(&(address, slot)).map_or(old, |first| first.old);
-        self.set_slot(address, slot, old, new);
+        match self.storage.entry((address, slot)) {
+            Entry::Vacant(_) if old == new => {}
+            Entry::Vacant(entry) => {
+                entry.insert(SlotChange { old, new });
+            }
+            Entry::Occupied(entry) if entry.get().old == new => {
+                entry.remove();
+            }
+            Entry::Occupied(entry) => entry.into_mut().new = new,
+        }
     }
 
     /// Records an account's change; equal values leave no trace.
@@ -185,10 +210,6 @@ impl StateDiff {
 
     /// Adds what happened after this diff, on the state it leads to.
     pub(crate) fn then(&mut self, later: Self) {
-        if self.is_empty() {
-            *self = later;
-            return;
-        }
         for (shard, later) in self.shards.iter_mut().zip(later.shards) {
             for (address, change) in later.accounts {
                 shard.then_account(address, change.old, change.new);
@@ -198,6 +219,23 @@ impl StateDiff {
             }
         }
         self.code.extend(later.code);
+    }
+
+    /// Adds what happened before this diff, leading to the state it began with.
+    pub(crate) fn after(&mut self, earlier: Self) {
+        for (shard, earlier) in self.shards.iter_mut().zip(earlier.shards) {
+            for (address, change) in earlier.accounts {
+                let new = shard.accounts.get(&address).map_or(change.new, |later| later.new);
+                shard.set_account(address, change.old, new);
+            }
+            for ((address, slot), change) in earlier.storage {
+                let new = shard.storage.get(&(address, slot)).map_or(change.new, |later| later.new);
+                shard.set_slot(address, slot, change.old, new);
+            }
+        }
+        for (hash, code) in earlier.code {
+            self.code.entry(hash).or_insert(code);
+        }
     }
 
     /// Collects the code of every account whose code changed.

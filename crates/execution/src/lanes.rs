@@ -64,9 +64,9 @@ pub fn run_lanes(
     let units = units(payload, transactions)?;
     let gas = AtomicU64::new(0);
     let block = Block { view: base, rules, env, payload, gas: &gas };
-    let outcomes = run_units(&block, &units)?;
-    check_taken(payload, &units, &outcomes)?;
-    let (diff, (receipts, totals)) = rayon::join(|| changes(&outcomes), || number(&outcomes));
+    let (ledgers, receipts, fees) = run_units(&block, &units)?;
+    check_taken(payload, &units, &ledgers)?;
+    let (diff, (receipts, totals)) = rayon::join(|| changes(&ledgers), || number(receipts, fees));
     finish(view, env, opening, diff, receipts, totals, system)
 }
 
@@ -116,10 +116,22 @@ struct Outcome {
     /// Each as if it were the first of the block.
     receipts: Vec<TxReceipt>,
     fees: U256,
+    ledger: Ledger,
+}
+
+/// What a unit touched and changed.
+struct Ledger {
     cells: Vec<Cell>,
     /// The cells that were written, by the shard of the diff they belong to.
-    written: [Vec<u32>; SHARDS],
+    written: [Written; SHARDS],
     code: B256Map<Bytes>,
+}
+
+/// Numbers of cells.
+#[derive(Default)]
+struct Written {
+    accounts: Vec<u32>,
+    slots: Vec<u32>,
 }
 
 /// Why a unit stopped.
@@ -130,8 +142,11 @@ enum Fault {
     Gas,
 }
 
+/// Per unit what it changed and its receipts; and the fees of all.
+type Results = (Vec<Ledger>, Vec<Vec<TxReceipt>>, U256);
+
 /// Runs every unit, the heaviest first.
-fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Vec<Outcome>, ExecuteError> {
+fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Results, ExecuteError> {
     let mut order: Vec<usize> = (0..units.len()).collect();
     let weight = |unit: &Unit<'_>| unit.transactions.iter().map(RecoveredTx::gas_limit).sum::<u64>();
     order.sort_by_cached_key(|index| std::cmp::Reverse(weight(&units[*index])));
@@ -156,12 +171,25 @@ fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Vec<Outcome>, Exec
         let reason = format!("transactions use more than the block's {} gas", block.env.gas_limit);
         return Err(InvalidPayload { code: InvalidPayloadCode::GasLimit, index: None, reason }.into());
     }
-    let outcomes = done.into_iter().map(|(_, outcome)| outcome).collect::<Result<Vec<_>, _>>();
-    outcomes.map_err(|fault| match fault {
-        Fault::Payload(invalid) => invalid.into(),
-        Fault::View(error) => error.into(),
-        Fault::Gas => ViewError::Evm("a lane ran out of gas that the block still has".into()).into(),
-    })
+    let (mut ledgers, mut receipts) = (Vec::with_capacity(units.len()), Vec::with_capacity(units.len()));
+    let mut fees = U256::ZERO;
+    for (_, outcome) in done {
+        let outcome = outcome?;
+        fees = fees.saturating_add(outcome.fees);
+        ledgers.push(outcome.ledger);
+        receipts.push(outcome.receipts);
+    }
+    Ok((ledgers, receipts, fees))
+}
+
+impl From<Fault> for ExecuteError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Payload(invalid) => invalid.into(),
+            Fault::View(error) => error.into(),
+            Fault::Gas => ViewError::Evm("a lane ran out of gas that the block still has".into()).into(),
+        }
+    }
 }
 
 /// One thread's EVM, used for one unit after the other.
@@ -338,15 +366,16 @@ impl<'a> LaneState<'a> {
 
     fn leave(&mut self, receipts: Vec<TxReceipt>, fees: U256) -> Outcome {
         let cells = std::mem::take(&mut self.cells);
-        let mut written: [Vec<u32>; SHARDS] = Default::default();
+        let mut written: [Written; SHARDS] = Default::default();
         for (number, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.written) {
             let Object { address, slot } = &cell.object;
-            let shard =
-                slot.map_or(DiffShard::of_account(address), |slot| DiffShard::of_slot(address, &slot));
-            written[shard].push(number as u32);
+            match slot {
+                None => written[DiffShard::of_account(address)].accounts.push(number as u32),
+                Some(slot) => written[DiffShard::of_slot(address, slot)].slots.push(number as u32),
+            }
         }
         let code = self.own_code.drain().map(|(hash, code)| (hash, code.original_bytes())).collect();
-        Outcome { receipts, fees, cells, written, code }
+        Outcome { receipts, fees, ledger: Ledger { cells, written, code } }
     }
 
     fn cell(&mut self, index: u32) -> u32 {
@@ -513,10 +542,10 @@ impl Database for LaneState<'_> {
 }
 
 /// Compares what segments took over with what the ones before them left.
-fn check_taken(payload: &Payload, units: &[Unit<'_>], outcomes: &[Outcome]) -> Result<(), ExecuteError> {
+fn check_taken(payload: &Payload, units: &[Unit<'_>], ledgers: &[Ledger]) -> Result<(), ExecuteError> {
     // Per object: its value before the block, and now.
     let mut values: BTreeMap<u32, (ObjectValue, ObjectValue)> = BTreeMap::new();
-    for (unit, outcome) in units.iter().zip(outcomes) {
+    for (unit, ledger) in units.iter().zip(ledgers) {
         if unit.position == 0 {
             values.clear();
         }
@@ -536,7 +565,7 @@ fn check_taken(payload: &Payload, units: &[Unit<'_>], outcomes: &[Outcome]) -> R
             return Err(InvalidPayload { code: InvalidPayloadCode::SegmentValue, index: None, reason }.into());
         }
         if payload.lanes[unit.lane].segments.len() > 1 {
-            for cell in outcome.cells.iter().filter(|cell| cell.written) {
+            for cell in ledger.cells.iter().filter(|cell| cell.written) {
                 values.entry(cell.index).or_insert((cell.old, cell.new)).1 = cell.new;
             }
         }
@@ -549,45 +578,48 @@ fn code_hash(value: &ObjectValue) -> B256 {
 }
 
 /// What all units changed, shard by shard.
-fn changes(outcomes: &[Outcome]) -> StateDiff {
+fn changes(ledgers: &[Ledger]) -> StateDiff {
     let make = |shard: usize| {
-        let mut part = DiffShard::default();
-        for outcome in outcomes {
-            for cell in outcome.written[shard].iter().map(|number| &outcome.cells[*number as usize]) {
-                let Object { address, slot } = cell.object;
-                match slot {
-                    None => part.then_account(address, cell.old.account(), cell.new.account()),
-                    Some(slot) => part.then_slot(address, slot, cell.old.word(), cell.new.word()),
-                }
+        let written = || ledgers.iter().map(|ledger| (&ledger.cells, &ledger.written[shard]));
+        let accounts = written().map(|(_, written)| written.accounts.len()).sum();
+        let slots = written().map(|(_, written)| written.slots.len()).sum();
+        let mut part = DiffShard::with_capacity(accounts, slots);
+        for (cells, Written { accounts, slots }) in written() {
+            for cell in accounts.iter().map(|number| &cells[*number as usize]) {
+                part.then_account(cell.object.address, cell.old.account(), cell.new.account());
+            }
+            for cell in slots.iter().map(|number| &cells[*number as usize]) {
+                let slot = cell.object.slot.unwrap_or_default();
+                part.then_slot(cell.object.address, slot, cell.old.word(), cell.new.word());
             }
         }
         part
     };
-    let shards: Vec<DiffShard> = match outcomes.iter().map(|outcome| outcome.receipts.len()).sum::<usize>() {
+    let written =
+        |ledger: &Ledger| ledger.written.iter().map(|w| w.accounts.len() + w.slots.len()).sum::<usize>();
+    let shards: Vec<DiffShard> = match ledgers.iter().map(written).sum::<usize>() {
         0..SERIAL_BELOW => (0..SHARDS).map(make).collect(),
-        _ => (0..SHARDS).into_par_iter().map(make).collect(),
+        _ => (0..SHARDS).into_par_iter().with_max_len(1).map(make).collect(),
     };
     let mut parts = shards.into_iter();
     let shards = std::array::from_fn(|_| parts.next().unwrap_or_default());
     let mut diff = StateDiff::from_shards(shards, B256Map::default());
-    diff.take_code(|hash| outcomes.iter().find_map(|outcome| outcome.code.get(hash)).cloned());
+    if ledgers.iter().any(|ledger| !ledger.code.is_empty()) {
+        diff.take_code(|hash| ledgers.iter().find_map(|ledger| ledger.code.get(hash)).cloned());
+    }
     diff
 }
 
-/// With fewer transactions, handing work to other threads costs more than the work.
-const SERIAL_BELOW: usize = 64;
+/// With fewer changes, handing work to other threads costs more than the work.
+const SERIAL_BELOW: usize = 128;
 
 /// Puts the receipts in canonical order.
-fn number(outcomes: &[Outcome]) -> (Vec<TxReceipt>, Totals) {
-    let count = outcomes.iter().map(|outcome| outcome.receipts.len()).sum();
-    let (mut receipts, mut totals) = (Vec::with_capacity(count), Totals::default());
-    for outcome in outcomes {
-        totals.fees = totals.fees.saturating_add(outcome.fees);
-        for receipt in &outcome.receipts {
-            let mut receipt = receipt.clone();
-            totals.place(&mut receipt);
-            receipts.push(receipt);
-        }
+fn number(parts: Vec<Vec<TxReceipt>>, fees: U256) -> (Vec<TxReceipt>, Totals) {
+    let mut totals = Totals { fees, ..Totals::default() };
+    let mut receipts = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+    for mut receipt in parts.into_iter().flatten() {
+        totals.place(&mut receipt);
+        receipts.push(receipt);
     }
     (receipts, totals)
 }
@@ -602,8 +634,8 @@ pub(crate) fn finish(
     totals: Totals,
     system: crate::system::SystemStep,
 ) -> Result<ClosedBlock, ExecuteError> {
-    let mut diff = opening;
-    diff.then(lanes);
+    let mut diff = lanes;
+    diff.after(opening);
     let diff = Arc::new(diff);
     let (system, closing) = {
         let layer = Layer { height: env.height, block_hash: B256::ZERO, diff: diff.clone() };
