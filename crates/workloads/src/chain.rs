@@ -107,7 +107,8 @@ pub fn coins(n: u64) -> U256 {
     U256::from(n) * U256::from(10).pow(U256::from(18))
 }
 
-fn genesis(forks: &[(Fork, u64)], gas_limit: u64, base_fee_per_gas: u64) -> Genesis {
+/// The genesis of a chain without accounts.
+pub fn genesis(forks: &[(Fork, u64)], gas_limit: u64, base_fee_per_gas: u64) -> Genesis {
     Genesis {
         config: ChainConfig { chain_id: CHAIN_ID, other: BTreeMap::new() },
         timestamp: 1_700_000_000,

@@ -194,7 +194,7 @@ pub(super) fn is_sound(plan: &[LanePlan]) -> bool {
     let segments: usize = plan.iter().map(Vec::len).sum();
     let whole = plan.iter().all(|lane| !lane.is_empty() && lane.iter().all(|s| !s.transactions.is_empty()));
     let independent = (0..plan.len()).all(|one| (0..one).all(|other| !conflict(&plan[one], &plan[other])));
-    let listed = plan.iter().all(|lane| lane_lists_what_it_takes(lane));
+    let listed = plan.iter().all(lane_lists_what_it_takes);
     plan.len() <= LANES_MAX && segments <= SEGMENTS_MAX && whole && independent && listed
 }
 
