@@ -19,6 +19,7 @@ use crate::{
         BlockRun, BlockState, ClosedBlock, Totals, account_after, bytecode, check_gas_limit, code_of,
         evm_account,
     },
+    shared::{GasMeter, Queue},
 };
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::B256Map};
 use rayon::prelude::*;
@@ -27,13 +28,7 @@ use revm::{
     database_interface::DBErrorMarker,
     state::{Account, AccountInfo as EvmAccount, Bytecode, EvmState},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Executes a payload on its parent's state, lane beside lane, on the threads of the current rayon pool. `parent` is
 /// the digest of that state, `evidence` that of the block's system inputs.
@@ -62,7 +57,7 @@ pub fn run_lanes(
     let opened = above(view, env, opening.clone());
     let base: &dyn StateView = if opening.is_empty() { view } else { &opened };
     let units = units(payload, transactions)?;
-    let gas = AtomicU64::new(0);
+    let gas = GasMeter::new(env.gas_limit);
     let block = Block { view: base, rules, env, payload, gas: &gas };
     let (ledgers, receipts, fees) = run_units(&block, &units)?;
     check_taken(payload, &units, &ledgers)?;
@@ -107,8 +102,8 @@ struct Block<'a> {
     rules: &'a Rules,
     env: &'a BlockEnv,
     payload: &'a Payload,
-    /// Used by all units so far.
-    gas: &'a AtomicU64,
+    /// Of all units together.
+    gas: &'a GasMeter,
 }
 
 /// What a unit did.
@@ -150,12 +145,12 @@ fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Results, ExecuteEr
     let mut order: Vec<usize> = (0..units.len()).collect();
     let weight = |unit: &Unit<'_>| unit.transactions.iter().map(RecoveredTx::gas_limit).sum::<u64>();
     order.sort_by_cached_key(|index| std::cmp::Reverse(weight(&units[*index])));
-    let next = AtomicUsize::new(0);
+    let queue = Queue::new(units.len());
     let work = |_| {
         let mut worker = Worker::new(block);
         let mut done = Vec::new();
-        while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.push((*index, worker.run(&units[*index])));
+        while let Some(turn) = queue.take() {
+            done.push((order[turn], worker.run(&units[order[turn]])));
         }
         done
     };
@@ -166,8 +161,7 @@ fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Results, ExecuteEr
         _ => (0..threads).into_par_iter().with_max_len(1).flat_map_iter(work).collect(),
     };
     done.sort_unstable_by_key(|(index, _)| *index);
-    let gas_used = block.gas.load(Ordering::Relaxed);
-    if gas_used > block.env.gas_limit {
+    if block.gas.exceeded() {
         let reason = format!("transactions use more than the block's {} gas", block.env.gas_limit);
         return Err(InvalidPayload { code: InvalidPayloadCode::GasLimit, index: None, reason }.into());
     }
@@ -248,8 +242,10 @@ impl<'a> Worker<'a> {
             }),
         })?;
         let receipt = evm::receipt(transaction, ran.result, env.base_fee);
-        let used = gas.fetch_add(receipt.gas_used, Ordering::Relaxed).saturating_add(receipt.gas_used);
-        if used > env.gas_limit { Err(Stop::Gas) } else { Ok((receipt, ran.fee)) }
+        match gas.add(receipt.gas_used) {
+            true => Ok((receipt, ran.fee)),
+            false => Err(Stop::Gas),
+        }
     }
 
     fn state(&mut self) -> &mut LaneState<'a> {

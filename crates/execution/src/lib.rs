@@ -17,6 +17,9 @@
 //! bug and says nothing about the block.
 
 mod access;
+mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
 mod block;
 mod builder;
 mod call;
@@ -32,6 +35,7 @@ mod registry;
 mod rules;
 mod run;
 mod sequential;
+mod shared;
 mod strict;
 mod system;
 pub mod testing;
