@@ -25,6 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["crypto", "types", "consensus", "journal"]),
     // No part of a node: makes blocks for tests and benchmarks of execution.
     ("workloads", &["crypto", "types", "execution"]),
+    // No part of a node: Ethereum's state tests.
+    ("statetests", &["types", "execution"]),
     // No part of a node: calls every decoder there is.
     (
         "fuzzing",
