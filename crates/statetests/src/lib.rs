@@ -2,8 +2,9 @@
 //! `state_tests` of the execution specification's tests, which share one JSON format.
 //!
 //! A state test is a state, the environment of a block, one transaction and the Merkle Patricia root of the state
-//! after it. Each becomes a block of that one transaction for [`execution::execute`], the same function a validator
-//! calls. Nothing of the executor is replaced or configured for the purpose.
+//! after it. Each becomes a block of that one transaction for [`execution::execute`], the oracle of this chain, and
+//! then for its builder and its replay in lanes, which must give the same bytes: so every case also tests that its
+//! access set is complete. Nothing of the executor is replaced or configured for the purpose.
 //!
 //! # Where a block of this chain is not a state test
 //! | difference | what is done |
@@ -11,6 +12,7 @@
 //! | A Tandem block has no Merkle root. | The root is computed here from the pre-state and the block's diff. |
 //! | A block writes its parent's hash into the history contract (EIP-2935), a state test does not. | Cases that deploy the contract are skipped and counted. |
 //! | No account is empty (EIP-7523), none has storage alone (EIP-7610). | Cases with such an account in the pre-state are skipped and counted. |
+//! | Fees are credited after a block's last transaction. | Nothing, but for a fee recipient that is created and destroyed by the transaction: it keeps the fee. Skipped and counted if all else is as expected. |
 //! | There is no beacon chain; some fixtures hold the beacon root that a block of Ethereum writes (EIP-4788). | Such a case runs again on a pre-state with that write, and is counted. |
 //! | There are no blobs; BLOBBASEFEE is always 1. | Blob transactions, and cases with another blob base fee, are skipped and counted. |
 //! | Time is in milliseconds of 64 bits, transactions have at most 128 KiB. | Cases beyond are skipped and counted. |

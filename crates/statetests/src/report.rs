@@ -19,6 +19,8 @@ pub struct FolderTally {
     pub refused: u64,
     /// Of these, those refused for another reason than the fixture names.
     pub other_reason: u64,
+    /// Of those executed, the ones that no payload has room for, and so were not replayed.
+    pub not_replayed: u64,
     /// Of those executed, the ones whose state includes Ethereum's beacon root.
     pub beacon_root: u64,
     /// Cases, and unreadable files, that failed.
@@ -30,8 +32,9 @@ pub struct FolderTally {
 impl FolderTally {
     fn count(&mut self, verdict: &Verdict) {
         match verdict {
-            Verdict::Passed(Passed::Executed { beacon_root, .. }) => {
+            Verdict::Passed(Passed::Executed { beacon_root, replayed, .. }) => {
                 self.executed += 1;
+                self.not_replayed += u64::from(!replayed);
                 self.beacon_root += u64::from(*beacon_root);
             }
             Verdict::Passed(Passed::Refused { same_reason, .. }) => {
@@ -48,6 +51,7 @@ impl FolderTally {
         self.refused += other.refused;
         self.other_reason += other.other_reason;
         self.beacon_root += other.beacon_root;
+        self.not_replayed += other.not_replayed;
         self.failed += other.failed;
         for (skip, count) in &other.skipped {
             *self.skipped.entry(skip.clone()).or_default() += count;
@@ -139,6 +143,13 @@ impl Report {
             self.total.executed, self.total.refused
         )?;
         let (beacon, other) = (self.total.beacon_root, self.total.other_reason);
+        if self.total.not_replayed > 0 {
+            let count = self.total.not_replayed;
+            writeln!(
+                text,
+                "        {count} of these not replayed: they touch more than a payload can declare"
+            )?;
+        }
         if beacon > 0 {
             writeln!(
                 text,
@@ -189,6 +200,7 @@ fn tally_json(tally: &FolderTally) -> Value {
         "passed": tally.passed(),
         "executed": tally.executed,
         "executed_with_beacon_root": tally.beacon_root,
+        "executed_but_not_replayed": tally.not_replayed,
         "refused": tally.refused,
         "refused_for_another_reason": tally.other_reason,
         "failed": tally.failed,
@@ -198,10 +210,10 @@ fn tally_json(tally: &FolderTally) -> Value {
 
 fn verdict_json(case: &str, verdict: &Verdict) -> Value {
     match verdict {
-        Verdict::Passed(Passed::Executed { gas_used, succeeded, beacon_root }) => {
+        Verdict::Passed(Passed::Executed { gas_used, succeeded, replayed, beacon_root }) => {
             json!({
                 "case": case, "verdict": "passed", "gas_used": gas_used, "succeeded": succeeded,
-                "beacon_root": beacon_root,
+                "replayed": replayed, "beacon_root": beacon_root,
             })
         }
         Verdict::Passed(Passed::Refused { reason, same_reason }) => {

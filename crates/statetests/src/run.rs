@@ -7,11 +7,15 @@ use crate::{
 use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4788::BEACON_ROOTS_ADDRESS, eip7840::BlobParams};
 use alloy_primitives::{B256, Bytes, Log, U256, keccak256};
 use execution::{
-    BlockEnv, BlockOutcome, ExecuteError, Fork, Payload, PayloadTransactions, RecoveredTx, Rules,
-    recover_payload,
+    AccountInfo, BlockEnv, BlockOutcome, BuildLimits, BuiltBlock, ExecuteError, Fork, OBJECTS_MAX, Payload,
+    PayloadTransactions, RecoveredTx, Rules, StateView, recover_payload,
 };
 use serde_json::json;
-use types::{Genesis, limits::TRANSACTION_BYTES_MAX};
+use std::fmt;
+use types::{
+    Genesis,
+    limits::{PAYLOAD_BYTES_MAX, TRANSACTION_BYTES_MAX},
+};
 
 /// Base fee of fixtures that name none.
 const DEFAULT_BASE_FEE: u64 = 10;
@@ -40,6 +44,8 @@ pub enum Passed {
         gas_used: u64,
         /// Whether it succeeded.
         succeeded: bool,
+        /// Whether it was built and replayed too: false if it touches more than a payload can declare.
+        replayed: bool,
         /// Whether the fixture's state includes the beacon root that Ethereum writes at the start of a block.
         beacon_root: bool,
     },
@@ -82,6 +88,10 @@ pub enum Skip {
     /// Neither a signed transaction nor a key.
     #[error("no signed transaction and no key")]
     Unsigned,
+    /// Ethereum burns the fee of a recipient that the same transaction destroys. Here the fees of a block are credited
+    /// after its last transaction, so they arrive. All else is as expected.
+    #[error("fee recipient destroyed by the transaction that pays it")]
+    DestroyedFeeRecipient,
     /// A file of another kind.
     #[error("not a state test")]
     OtherKind,
@@ -144,6 +154,14 @@ pub enum Failure {
         /// Computed from the whole state.
         computed: B256,
     },
+    /// Another way to run the block gave another outcome.
+    #[error("{way} gives other {what} than the oracle")]
+    Differs {
+        /// Which way.
+        way: &'static str,
+        /// What differs.
+        what: &'static str,
+    },
     /// The executor panicked.
     #[error("executor panicked: {0}")]
     Panicked(String),
@@ -153,7 +171,7 @@ fn listed(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n      {line}")).collect()
 }
 
-/// Runs a case through [`execution::execute`].
+/// Runs a case through [`execution::execute`], and then through the builder and the replay that must agree with it.
 pub fn run(case: &Case<'_>) -> Verdict {
     match prepare(case) {
         Ok(prepared) => prepared.verdict(case),
@@ -250,8 +268,7 @@ fn rules(fork: Fork, chain_id: u64, gas_limit: u64) -> Result<Rules, String> {
 impl Prepared {
     fn verdict(self, case: &Case<'_>) -> Verdict {
         match self.judge(case) {
-            Verdict::Failed(Failure::Root { expected, actual, differences }) => {
-                let failure = Failure::Root { expected, actual, differences };
+            Verdict::Failed(failure @ Failure::Root { .. }) => {
                 self.judge_with_beacon_root(case).unwrap_or(Verdict::Failed(failure))
             }
             verdict => verdict,
@@ -268,11 +285,27 @@ impl Prepared {
         let seconds = self.env.timestamp_ms / 1000;
         self.pre.set_slot(BEACON_ROOTS_ADDRESS, seconds % BEACON_ROOTS_RING, seconds);
         match self.judge(case) {
-            Verdict::Passed(Passed::Executed { gas_used, succeeded, .. }) => {
-                Some(Verdict::Passed(Passed::Executed { gas_used, succeeded, beacon_root: true }))
+            Verdict::Passed(Passed::Executed { gas_used, succeeded, replayed, .. }) => {
+                Some(Verdict::Passed(Passed::Executed { gas_used, succeeded, replayed, beacon_root: true }))
             }
             _ => None,
         }
+    }
+
+    /// Whether the fee recipient holds nothing but this transaction's fee, and is all that should not exist.
+    fn is_burned_fee(&self, case: &Case<'_>, outcome: &BlockOutcome) -> bool {
+        let recipient = self.env.fee_recipient;
+        let tips = outcome.receipts.iter().map(|receipt| {
+            let tip = receipt.effective_gas_price.saturating_sub(u128::from(self.env.base_fee));
+            U256::from(tip).saturating_mul(U256::from(receipt.gas_used))
+        });
+        let fees = tips.fold(U256::ZERO, U256::saturating_add);
+        let only_fees = AccountInfo { balance: fees, ..Default::default() };
+        let mut post = self.pre.clone();
+        post.apply(&outcome.diff).is_ok()
+            && !fees.is_zero()
+            && post.account(recipient) == Ok(Some(only_fees))
+            && post.without(&recipient).root() == case.post.hash
     }
 
     fn judge(&self, case: &Case<'_>) -> Verdict {
@@ -280,6 +313,9 @@ impl Prepared {
         match (self.execute(case), expected) {
             (Ok((transaction, outcome)), None) => match self.compare(case, &transaction, &outcome) {
                 Ok(passed) => Verdict::Passed(passed),
+                Err(Failure::Root { .. }) if self.is_burned_fee(case, &outcome) => {
+                    skip(Skip::DestroyedFeeRecipient)
+                }
                 Err(failure) => Verdict::Failed(failure),
             },
             (Ok(_), Some(expected)) => Verdict::Failed(Failure::NotRefused { expected: expected.into() }),
@@ -292,13 +328,11 @@ impl Prepared {
         }
     }
 
-    /// What a validator does with a payload: decode, recover, execute.
+    /// What the oracle does with a block's only transaction: decode, recover, execute.
     fn execute(&self, case: &Case<'_>) -> Result<(RecoveredTx, BlockOutcome), Stopped> {
         let bytes = self.transaction.clone().map_err(Stopped::Refused)?;
-        let payload = Payload::single_lane(vec![bytes]);
-        let transactions =
-            recover_payload(&payload, |_| None).map_err(|error| Stopped::Refused(error.to_string()))?;
-        let transaction = one(&transactions)?;
+        let transaction =
+            RecoveredTx::from_bytes(bytes).map_err(|error| Stopped::Refused(error.to_string()))?;
         if let Some(expected) = case.fixture.transaction.sender
             && case.post.expect_exception.is_none()
             && expected != transaction.sender()
@@ -306,11 +340,57 @@ impl Prepared {
             return Err(Stopped::Failed(Failure::Sender { expected, actual: transaction.sender() }));
         }
         let parent = self.pre.digest(self.rules.chain_id());
-        match execution::execute(&self.pre, &self.rules, &self.env, &parent, &transactions, &[]) {
+        let block = PayloadTransactions::single_lane(vec![transaction.clone()]);
+        match execution::execute(&self.pre, &self.rules, &self.env, &parent, &block, &[]) {
             Ok(outcome) => Ok((transaction, outcome)),
-            Err(ExecuteError::Invalid(invalid)) => Err(Stopped::Refused(invalid.to_string())),
-            Err(ExecuteError::View(error)) => Err(Stopped::Failed(Failure::Executor(error.to_string()))),
+            Err(ExecuteError::Invalid(invalid)) => {
+                self.must_not_build(transaction)?;
+                Err(Stopped::Refused(invalid.to_string()))
+            }
+            Err(ExecuteError::View(error)) => Err(failed(error)),
         }
+    }
+
+    /// A proposer leaves out what the oracle refuses.
+    fn must_not_build(&self, transaction: RecoveredTx) -> Result<(), Stopped> {
+        match self.build(transaction)?.transactions.is_empty() {
+            true => Ok(()),
+            false => Err(failed("the builder includes what the oracle refuses")),
+        }
+    }
+
+    /// What a proposer and then every validator do: build a payload with its access set, decode and replay it. Both
+    /// must give the oracle's outcome, byte for byte. Tells whether the payload had room for the transaction.
+    fn replays(&self, transaction: RecoveredTx, oracle: &BlockOutcome) -> Result<bool, Failure> {
+        let built = self.build(transaction)?;
+        match built.skipped.first() {
+            Some(skipped) if skipped.reason.is_none() => return Ok(false),
+            Some(skipped) => {
+                return Err(Failure::Executor(format!("the builder leaves it out: {skipped:?}")));
+            }
+            None => {}
+        }
+        same("builder", &built.outcome, oracle)?;
+        let refused =
+            |error: &dyn fmt::Display| Failure::Executor(format!("replay refuses what was built: {error}"));
+        let payload = Payload::decode(&built.payload).map_err(|error| refused(&error))?;
+        let transactions = recover_payload(&payload, |_| None).map_err(|error| refused(&error))?;
+        let parent = self.pre.digest(self.rules.chain_id());
+        let replayed =
+            execution::replay(&self.pre, &self.rules, &self.env, &parent, &payload, &transactions, &[]);
+        same("replay", &replayed.map_err(|error| refused(&error))?, oracle)?;
+        Ok(true)
+    }
+
+    fn build(&self, transaction: RecoveredTx) -> Result<BuiltBlock, Failure> {
+        let parent = self.pre.digest(self.rules.chain_id());
+        let limits = BuildLimits {
+            bytes: PAYLOAD_BYTES_MAX as u64,
+            gas: self.env.gas_limit,
+            objects: OBJECTS_MAX as u64,
+        };
+        execution::build(&self.pre, &self.rules, &self.env, &parent, limits, &[], [transaction], || false)
+            .map_err(|error| Failure::Executor(format!("the builder failed: {error}")))
     }
 
     fn compare(
@@ -338,8 +418,9 @@ impl Prepared {
         self.rules
             .check_stateless(self.height, transaction)
             .map_err(|refusal| Failure::PoolCheck(refusal.to_string()))?;
+        let replayed = self.replays(transaction.clone(), outcome)?;
         let (gas_used, succeeded) = (outcome.gas_used, receipt.succeeded());
-        Ok(Passed::Executed { gas_used, succeeded, beacon_root: false })
+        Ok(Passed::Executed { gas_used, succeeded, replayed, beacon_root: false })
     }
 }
 
@@ -349,9 +430,28 @@ enum Stopped {
     Failed(Failure),
 }
 
-fn one(transactions: &PayloadTransactions) -> Result<RecoveredTx, Stopped> {
-    let lost = || Stopped::Failed(Failure::Executor("a payload of one transaction decodes to none".into()));
-    transactions.iter().next().cloned().ok_or_else(lost)
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+fn failed(reason: impl fmt::Display) -> Stopped {
+    Stopped::Failed(Failure::Executor(reason.to_string()))
+}
+
+fn same(way: &'static str, outcome: &BlockOutcome, oracle: &BlockOutcome) -> Result<(), Failure> {
+    let differs = |what| Err(Failure::Differs { way, what });
+    if outcome.diff != oracle.diff {
+        return differs("changes");
+    }
+    if outcome.receipts != oracle.receipts {
+        return differs("receipts");
+    }
+    match outcome == oracle {
+        true => Ok(()),
+        false => differs("hashes or sums"),
+    }
 }
 
 fn compare_root(case: &Case<'_>, post: &WorldState) -> Result<(), Failure> {

@@ -70,6 +70,12 @@ impl WorldState {
         }
     }
 
+    /// The state without an account and its storage.
+    pub(crate) fn without(mut self, address: &Address) -> Self {
+        self.accounts.remove(address);
+        self
+    }
+
     /// Merkle Patricia root.
     pub fn root(&self) -> B256 {
         let accounts = self.accounts.iter().map(|(address, (info, storage))| {
