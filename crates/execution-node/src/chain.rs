@@ -1,7 +1,8 @@
 //! The finalized chain as readers see it: JSON-RPC, the pool and metrics.
 
 use crate::pool::Pool;
-use execution::{BlockEnv, GenesisState, RecoveredTx, Rules, TxReceipt};
+use alloy_primitives::Bytes;
+use execution::{BlockEnv, GenesisState, Payload, RecoveredTx, Rules, TxReceipt};
 use parking_lot::{Mutex, RwLock};
 use state::{
     BlockRecord, ExecutedBlock, HistoryError, LogEntry, LogFilter, LogLimits, LogsError, StateError,
@@ -207,6 +208,23 @@ impl Chain {
         Ok(Some((mined, receipt)))
     }
 
+    /// Lanes and access sets of a finalized block; its transactions are empty there.
+    pub fn outline(&self, height: Height) -> Result<Option<Payload>, StateError> {
+        let (height, head) = (height.get(), self.head());
+        let bytes = match self.0.recent.lock().get(height) {
+            Some(block) => Some(block.outline.clone()),
+            None if height == 0 => Some(self.0.genesis_block.outline.clone()),
+            None if height == head.record.height => Some(head.outline.clone()),
+            None if height > head.record.height => None,
+            None => self.0.store.outline(height)?,
+        };
+        let read = |bytes: Bytes| Payload::decode_outline(&bytes);
+        bytes.map(read).transpose().map_err(|error| StateError::Corrupt {
+            what: "lanes of a block",
+            reason: format!("height {height}: {error}"),
+        })
+    }
+
     /// The state after a finalized block, as far back as history is kept.
     pub fn state_at(&self, height: Height) -> Result<StateSnapshot, HistoryError> {
         self.0.store.at(height.get())
@@ -326,7 +344,7 @@ fn missing(height: u64) -> StateError {
 }
 
 fn genesis_block(genesis: &Genesis, state: &GenesisState) -> ExecutedBlock {
-    let payload = execution::Payload::default().encode();
+    let payload = Payload::default().encode();
     let record = BlockRecord {
         height: 0,
         hash: genesis.hash(),
@@ -342,9 +360,10 @@ fn genesis_block(genesis: &Genesis, state: &GenesisState) -> ExecutedBlock {
         logs_bloom: Default::default(),
         state_hash: state.state_hash,
         receipts_hash: execution::receipts_hash(&[]),
-        payload_commitment: execution::Payload::commitment(&payload),
+        payload_commitment: Payload::commitment(&payload),
         size: payload.len() as u64,
         transaction_count: 0,
     };
-    ExecutedBlock { record, transactions: Vec::new(), receipts: Vec::new(), next_validators: None }
+    let outline = Payload::default().into_outline().into();
+    ExecutedBlock { record, transactions: Vec::new(), receipts: Vec::new(), next_validators: None, outline }
 }

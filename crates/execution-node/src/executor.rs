@@ -5,7 +5,7 @@ use crate::chain::Chain;
 use crate::fault::Fault;
 use crate::metrics::Metrics;
 use crate::tree::{Base, BlockTree, Node, NotKept, layers, nonce_above};
-use alloy_primitives::map::B256Map;
+use alloy_primitives::{Bytes, map::B256Map};
 use execution::{
     BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidPayloadCode, InvalidTx, LtHash, Overlay,
     Payload, PayloadTransactions, RecoveredTx, SkippedTx, ViewError,
@@ -71,6 +71,9 @@ struct Built {
 struct Executed {
     transactions: PayloadTransactions,
     outcome: BlockOutcome,
+    /// Lanes and access sets, as they are kept with the block; read from the payload when they are needed if it was
+    /// built here.
+    outline: Option<Bytes>,
 }
 
 /// A known block to build upon.
@@ -218,7 +221,7 @@ impl Executor {
             gas_used: built.outcome.gas_used,
             payload: built.payload,
         };
-        let executed = Executed { transactions: built.transactions, outcome: built.outcome };
+        let executed = Executed { transactions: built.transactions, outcome: built.outcome, outline: None };
         self.remember(Built {
             parent_hash: request.parent_hash,
             env,
@@ -309,7 +312,7 @@ impl Executor {
             Some(executed) => executed,
             None => self.execute(&parent, &env, payload, &system_inputs.evidence)?,
         };
-        let Executed { transactions, outcome } = executed;
+        let Executed { transactions, outcome, outline } = executed;
         let (state_hash, receipts_hash) = (outcome.state_hash, outcome.receipts_hash);
         let next_validators = outcome.system.next_validators.clone();
         if state_hash == header.state_hash && receipts_hash == header.receipts_hash {
@@ -325,7 +328,11 @@ impl Executor {
             };
             let transactions = transactions.lanes.into_iter().flatten().collect();
             let next_validators = next_validators.clone();
-            let block = Arc::new(ExecutedBlock { record, transactions, receipts, next_validators });
+            let outline = match outline {
+                Some(outline) => outline,
+                None => outline_of(payload)?,
+            };
+            let block = Arc::new(ExecutedBlock { record, transactions, receipts, next_validators, outline });
             let kept = self.shared.tree.lock().insert(block, diff, lthash);
             match kept {
                 Ok(()) => {}
@@ -341,7 +348,7 @@ impl Executor {
         } else if from_here {
             // Consensus compares the answer with the header; a header that contradicts its own payload is refused
             // there. The block is not kept: nothing may be built upon it.
-            let executed = Executed { transactions, outcome };
+            let executed = Executed { transactions, outcome, outline };
             let commitment = header.payload_commitment;
             self.remember(Built { parent_hash: header.parent_hash, env, inputs, commitment, executed });
         }
@@ -417,7 +424,7 @@ impl Executor {
                     ExecuteError::View(error) => NoVerdict::Failed(self.shared.view_error(error)),
                 })?;
         self.metrics.executed(started.elapsed());
-        Ok(Executed { transactions, outcome })
+        Ok(Executed { transactions, outcome, outline: Some(payload.into_outline().into()) })
     }
 
     fn env(
@@ -531,6 +538,13 @@ impl Iterator for Candidates<'_> {
         self.bytes_left = self.bytes_left.checked_sub(transaction.encoded().len() as u64)?;
         Some(transaction)
     }
+}
+
+/// Lanes and access sets of an own payload.
+fn outline_of(payload: &[u8]) -> Result<Bytes, EngineError> {
+    let payload = Payload::decode(payload);
+    let payload = payload.map_err(|error| EngineError::Internal(format!("own payload: {error}")))?;
+    Ok(payload.into_outline().into())
 }
 
 /// Height and time of a block against its parent's.

@@ -8,10 +8,11 @@
 //! - No lock is held over a commit.
 
 use crate::executor::ExecutorShared;
+use crate::lanes::LaneFigures;
 use crate::metrics::Metrics;
 use crate::tree::{Base, Node};
-use execution::{RecoveredTx, StateDiff};
-use state::{StateError, StateStore};
+use execution::{Payload, RecoveredTx, StateDiff};
+use state::{ExecutedBlock, StateError, StateStore};
 use std::sync::Arc;
 use std::time::Instant;
 use txpool::AccountState;
@@ -96,10 +97,22 @@ impl Finalizer {
             chain.pool().advance(record.height, next_base_fee, &account_states(&node.diff));
         }
         self.shared.cleaning.lock().clear();
+        cleanup.finalized.iter().for_each(|node| self.count_lanes(&node.block));
         let abandoned = cleanup.abandoned.iter().flat_map(|node| node.block.transactions.iter().cloned());
         let abandoned: Vec<RecoveredTx> = abandoned.collect();
         if !abandoned.is_empty() {
             chain.pool().readmit(abandoned);
+        }
+    }
+
+    fn count_lanes(&self, block: &ExecutedBlock) {
+        match Payload::decode_outline(&block.outline) {
+            Ok(outline) => {
+                self.metrics.lanes(&LaneFigures::of(&outline, &block.receipts), block.outline.len());
+            }
+            Err(error) => {
+                tracing::error!(height = block.record.height, %error, "lanes of a block unreadable")
+            }
         }
     }
 

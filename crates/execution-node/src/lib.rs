@@ -21,6 +21,7 @@ mod finalizer;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gossip;
+mod lanes;
 mod metrics;
 mod pool;
 pub mod rpc;

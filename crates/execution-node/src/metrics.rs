@@ -1,6 +1,7 @@
 //! What executord counts, and the endpoint that shows it (Prometheus text format).
 
 use crate::executor::ExecutorShared;
+use crate::lanes::LaneFigures;
 use crate::rpc::RpcMetrics;
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
 use prometheus_client::{
@@ -10,7 +11,7 @@ use prometheus_client::{
         counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
-        histogram::{Histogram, exponential_buckets},
+        histogram::{Histogram, exponential_buckets, linear_buckets},
         info::Info,
     },
     registry::{Registry, Unit},
@@ -31,6 +32,12 @@ pub(crate) struct Metrics {
     execution: Histogram,
     build: Histogram,
     commit: Histogram,
+    lanes: Histogram,
+    segments: Histogram,
+    widest_lane: Histogram,
+    serial_blocks: Counter,
+    replayed_blocks: Counter,
+    access_bytes: Counter,
     engine: Family<EngineLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -54,6 +61,12 @@ impl Default for Metrics {
             execution: seconds(),
             build: seconds(),
             commit: seconds(),
+            lanes: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
+            segments: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            widest_lane: Histogram::new(linear_buckets(0.1, 0.1, 10)),
+            serial_blocks: Counter::default(),
+            replayed_blocks: Counter::default(),
+            access_bytes: Counter::default(),
             engine: Family::new_with_constructor(seconds),
         }
     }
@@ -70,6 +83,19 @@ impl Metrics {
 
     pub fn executed(&self, time: Duration) {
         self.execution.observe(time.as_secs_f64());
+        self.replayed_blocks.inc();
+    }
+
+    /// Counts a final block's lanes; blocks without transactions have none.
+    pub fn lanes(&self, figures: &LaneFigures, outline_bytes: usize) {
+        if figures.lanes.is_empty() {
+            return;
+        }
+        self.lanes.observe(figures.lanes.len() as f64);
+        self.segments.observe(figures.segments() as f64);
+        self.widest_lane.observe(figures.share(figures.widest()) as f64 / 1000.0);
+        self.serial_blocks.inc_by(u64::from(figures.segments() == 1));
+        self.access_bytes.inc_by(outline_bytes as u64);
     }
 
     pub fn finalized(&self, block: &BlockRecord, commit_time: Duration) {
@@ -96,6 +122,28 @@ impl Metrics {
             ("commit", "Time to make a finalized block durable", &self.commit),
         ] {
             registry.register_with_unit(name, help, seconds.clone(), histogram.clone());
+        }
+        for (name, help, histogram) in [
+            ("lanes", "Lanes of a final block with transactions", &self.lanes),
+            ("segments", "Pieces of all lanes of a final block: what can run at once", &self.segments),
+            ("widest_lane_share", "Share of the heaviest lane in a final block's gas", &self.widest_lane),
+        ] {
+            registry.register(name, help, histogram.clone());
+        }
+        for (name, help, counter) in [
+            (
+                "serial_blocks",
+                "Final blocks with transactions in one piece, which run serially",
+                &self.serial_blocks,
+            ),
+            (
+                "replayed_blocks",
+                "Payloads that were executed because they were not built here",
+                &self.replayed_blocks,
+            ),
+            ("access_bytes", "Bytes of lanes and access sets in final payloads", &self.access_bytes),
+        ] {
+            registry.register(name, help, counter.clone());
         }
         let help = "Engine API calls by method and outcome, waiting included";
         registry.register_with_unit("engine_request", help, seconds, self.engine.clone());

@@ -2,24 +2,23 @@
 
 use crate::{
     AccountInfo, BlockEnv, Fork, InvalidTx, Rules, StateView, ViewError,
-    evm::{self, Refusal},
+    evm::{self, Evm, Ran, Refusal},
     run::BlockState,
     transaction::recover_authority,
 };
 use alloy_eips::{eip2930::AccessList, eip7702::SignedAuthorization};
 use alloy_primitives::{
     Address, B256, Bytes, Log, TxKind, U256, keccak256,
-    map::{AddressMap, B256Map, HashMap},
+    map::{AddressMap, AddressSet, B256Map, HashMap},
 };
 use revm::{
-    ExecuteEvm,
     context::{
         BlockEnv as EvmBlock, CfgEnv, TransactionType, TxEnv,
         result::{ExecutionResult, HaltReason},
     },
     context_interface::either::Either,
     primitives::eip7825,
-    state::Bytecode,
+    state::{Bytecode, EvmState},
 };
 
 /// A transaction that is only simulated. Fields left out are filled in as geth does.
@@ -116,6 +115,12 @@ pub enum CallError {
         address: Address,
         /// What is wrong.
         reason: String,
+    },
+    /// Every run with the list of the one before touched something else.
+    #[error("the access list did not settle in {runs} runs: what is touched depends on the gas that is left")]
+    AccessListUnsettled {
+        /// How many runs.
+        runs: usize,
     },
     /// The state could not be read.
     #[error(transparent)]
@@ -257,18 +262,17 @@ enum Attempt {
 }
 
 /// A request ready to be run with any gas limit.
-struct Simulation<'a> {
+pub(crate) struct Simulation<'a> {
     view: &'a Overridden<'a>,
     rules: &'a Rules,
     cfg: CfgEnv,
     block: EvmBlock,
     tx: TxEnv,
-    chain_id: u64,
     fee_cap: u128,
 }
 
 impl<'a> Simulation<'a> {
-    fn new(
+    pub(crate) fn new(
         view: &'a Overridden<'a>,
         rules: &'a Rules,
         env: &BlockEnv,
@@ -310,12 +314,12 @@ impl<'a> Simulation<'a> {
                 .map(|signed| Either::Right(recover_authority(signed)))
                 .collect(),
         };
-        Ok(Self { view, rules, cfg, block, tx, chain_id: rules.chain_id(), fee_cap })
+        Ok(Self { view, rules, cfg, block, tx, fee_cap })
     }
 
     /// Lowers `gas` to what the caller's balance pays for at the fee cap. With `exact` the caller named the gas
     /// itself, and what it cannot pay is for the EVM to refuse.
-    fn affordable(&self, gas: u64, exact: bool) -> Result<u64, CallError> {
+    pub(crate) fn affordable(&self, gas: u64, exact: bool) -> Result<u64, CallError> {
         if self.fee_cap == 0 || exact {
             return Ok(gas);
         }
@@ -352,29 +356,55 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(&self, gas: u64) -> Result<(CallOutcome, u64), CallError> {
+        let (mut evm, tx) = self.prepare(gas);
+        Ok(outcome(evm::transact(&mut evm, tx)?))
+    }
+
+    /// Runs without regard to what the access list declares, and hands what was touched to `look`.
+    pub(crate) fn explore<T>(
+        &self,
+        gas: u64,
+        look: impl FnOnce(&TxEnv, &AddressSet, &EvmState) -> T,
+    ) -> Result<(CallOutcome, T), CallError> {
+        let (mut evm, tx) = self.prepare(gas);
+        let ran = evm::transact_freely(&mut evm, tx.clone())?;
+        let precompiles = evm.precompiles.ethereum().clone();
+        let seen = evm::drain(&mut evm, |touched, _| look(&tx, &precompiles, touched));
+        Ok((outcome(ran).0, seen))
+    }
+
+    fn prepare(&self, gas: u64) -> (Evm<BlockState<'_>>, TxEnv) {
         let state = BlockState::new(self.view);
-        let mut evm = evm::evm(state, self.rules, self.cfg.clone(), self.block.clone());
-        let tx = TxEnv { gas_limit: gas, ..self.tx.clone() };
-        let result = evm.transact_one(tx).map_err(|error| {
-            match Refusal::from_evm(error, self.chain_id, Some(self.chain_id)) {
-                Refusal::Invalid(error) => CallError::Invalid(error),
-                Refusal::State(error) => CallError::View(error),
-                Refusal::Evm(reason) => CallError::View(ViewError::Evm(reason)),
-            }
-        })?;
-        let (gas_used, refunded) = (result.tx_gas_used(), result.gas().final_refunded());
-        let outcome = match result {
-            ExecutionResult::Success { output, logs, .. } => {
-                CallOutcome::Success { output: output.into_data(), gas_used, logs }
-            }
-            ExecutionResult::Revert { output, .. } => CallOutcome::Revert { output, gas_used },
-            ExecutionResult::Halt { reason, .. } => CallOutcome::Halt {
-                out_of_gas: matches!(reason, HaltReason::OutOfGas(_)),
-                reason: halt_reason(&reason),
-                gas_used,
-            },
-        };
-        Ok((outcome, refunded))
+        let evm = evm::evm(state, self.rules, self.cfg.clone(), self.block.clone());
+        (evm, TxEnv { gas_limit: gas, ..self.tx.clone() })
+    }
+}
+
+/// What a run did, and the gas refunded.
+fn outcome(ran: Ran) -> (CallOutcome, u64) {
+    let Ran { result, abort, .. } = ran;
+    let (gas_used, refunded) = (result.tx_gas_used(), result.gas().final_refunded());
+    let outcome = match result {
+        ExecutionResult::Success { output, logs, .. } => {
+            CallOutcome::Success { output: output.into_data(), gas_used, logs }
+        }
+        ExecutionResult::Revert { output, .. } => CallOutcome::Revert { output, gas_used },
+        ExecutionResult::Halt { reason, .. } => CallOutcome::Halt {
+            out_of_gas: abort.is_none() && matches!(reason, HaltReason::OutOfGas(_)),
+            reason: abort.map_or_else(|| halt_reason(&reason), |abort| abort.to_string()),
+            gas_used,
+        },
+    };
+    (outcome, refunded)
+}
+
+impl From<Refusal<ViewError>> for CallError {
+    fn from(refusal: Refusal<ViewError>) -> Self {
+        match refusal {
+            Refusal::Invalid(error) => Self::Invalid(error),
+            Refusal::State(error) => Self::View(error),
+            Refusal::Evm(reason) => Self::View(ViewError::Evm(reason)),
+        }
     }
 }
 
@@ -433,7 +463,7 @@ fn tx_type(request: &CallRequest, tip: Option<u128>) -> u8 {
 }
 
 /// A view with account overrides above it.
-struct Overridden<'a> {
+pub(crate) struct Overridden<'a> {
     view: &'a dyn StateView,
     accounts: &'a StateOverrides,
     /// Keccak of each overriding code, by account and by hash.
@@ -442,7 +472,7 @@ struct Overridden<'a> {
 }
 
 impl<'a> Overridden<'a> {
-    fn new(view: &'a dyn StateView, accounts: &'a StateOverrides) -> Result<Self, CallError> {
+    pub(crate) fn new(view: &'a dyn StateView, accounts: &'a StateOverrides) -> Result<Self, CallError> {
         let (mut hashes, mut codes) = (AddressMap::default(), B256Map::default());
         for (address, account) in accounts {
             if account.state.is_some() && !account.state_diff.is_empty() {

@@ -5,17 +5,24 @@
 //!   at the end of the block. Else every transaction would conflict with every other.
 //! - revm's journal is emptied after every transaction, also after a refused one: nothing leaks into the next.
 
-use crate::{BlockEnv, InvalidTx, RecoveredTx, Rules, TxReceipt, registry::Precompiles};
+use crate::{
+    BlockEnv, InvalidTx, RecoveredTx, Rules, StrictAbort, StrictList, TxReceipt,
+    guard::{Guard, Guarded, GuardedError},
+    registry::Precompiles,
+};
 use alloy_consensus::{Transaction, TxType};
 use alloy_eips::Typed2718;
-use alloy_primitives::{U256, map::HashMap};
+use alloy_primitives::{Address, Bytes, U256, map::HashMap};
 use revm::{
-    Context, Database, MainBuilder, MainContext,
+    Context, Database, MainBuilder, MainContext, SystemCallEvm,
     context::{
         BlockEnv as EvmBlock, CfgEnv, ContextSetters, ContextTr, Evm as AnyEvm, JournalTr, TxEnv,
-        result::{EVMError, ExecutionResult, HaltReason, InvalidTransaction},
+        result::{EVMError, ExecutionResult, HaltReason, InvalidTransaction, ResultGas},
     },
-    context_interface::{Block, Transaction as _, block::BlobExcessGasAndPrice, either::Either},
+    context_interface::{
+        Block, Transaction as _, block::BlobExcessGasAndPrice, either::Either,
+        journaled_state::account::JournaledAccountTr,
+    },
     handler::{EthFrame, EvmTr, FrameResult, Handler, MainnetContext, instructions::EthInstructions},
     interpreter::interpreter::EthInterpreter,
     state::EvmState,
@@ -24,15 +31,15 @@ use std::cell::Cell;
 
 /// revm over any state: Ethereum's, with the validator registry.
 pub(crate) type Evm<DB> = AnyEvm<
-    MainnetContext<DB>,
+    MainnetContext<Guarded<DB>>,
     (),
-    EthInstructions<EthInterpreter, MainnetContext<DB>>,
+    EthInstructions<EthInterpreter, MainnetContext<Guarded<DB>>>,
     Precompiles,
     EthFrame<EthInterpreter>,
 >;
 
 /// What revm says when it runs no transaction.
-pub(crate) type EvmError<DB> = EVMError<<DB as Database>::Error, InvalidTransaction>;
+type EvmError<DB> = EVMError<GuardedError<<DB as Database>::Error>, InvalidTransaction>;
 
 /// Accounts a transaction's journal may have had for its memory to be kept for the next one.
 const JOURNAL_KEPT: usize = 64;
@@ -46,23 +53,15 @@ pub(crate) enum Refusal<E> {
 }
 
 impl<E> Refusal<E> {
-    pub(crate) fn of(
-        error: EVMError<E, InvalidTransaction>,
-        rules: &Rules,
-        transaction: &RecoveredTx,
-    ) -> Self {
-        let chain_id = transaction.envelope().chain_id();
-        Self::from_evm(error, rules.chain_id(), chain_id)
-    }
-
-    pub(crate) fn from_evm(
-        error: EVMError<E, InvalidTransaction>,
+    fn of(
+        error: EVMError<GuardedError<E>, InvalidTransaction>,
         chain_id: u64,
         tx_chain_id: Option<u64>,
     ) -> Self {
         match error {
             EVMError::Transaction(error) => Self::Invalid(InvalidTx::from_evm(error, chain_id, tx_chain_id)),
-            EVMError::Database(error) => Self::State(error),
+            EVMError::Database(GuardedError::State(error)) => Self::State(error),
+            EVMError::Database(GuardedError::Strict(abort)) => Self::Evm(abort.to_string()),
             EVMError::Header(error) => Self::Evm(error.to_string()),
             EVMError::Custom(reason) => Self::Evm(reason),
             EVMError::CustomAny(error) => Self::Evm(error.to_string()),
@@ -73,7 +72,7 @@ impl<E> Refusal<E> {
 /// Builds revm for a block.
 pub(crate) fn evm<DB: Database>(state: DB, rules: &Rules, cfg: CfgEnv, block: EvmBlock) -> Evm<DB> {
     let precompiles = Precompiles::new(*cfg.spec(), rules.staking().copied());
-    let context = Context::mainnet().with_db(state).with_cfg(cfg).with_block(block);
+    let context = Context::mainnet().with_db(Guarded::new(state)).with_cfg(cfg).with_block(block);
     context.build_mainnet().with_precompiles(precompiles)
 }
 
@@ -124,14 +123,89 @@ pub(crate) struct Ran {
     pub result: ExecutionResult,
     /// What it owes the fee recipient, in wei.
     pub fee: U256,
+    /// Why it was aborted, if it was strict and did what it had not declared.
+    pub abort: Option<StrictAbort>,
 }
 
-/// Runs a transaction. Its changes stay in the journal until [`drain`] takes them, whatever comes out.
-pub(crate) fn transact<DB: Database>(evm: &mut Evm<DB>, transaction: TxEnv) -> Result<Ran, EvmError<DB>> {
+/// Runs a transaction, a strict one within its limits. Its changes stay in the journal until [`drain`] takes them,
+/// whatever comes out.
+pub(crate) fn transact<DB: Database>(
+    evm: &mut Evm<DB>,
+    transaction: TxEnv,
+) -> Result<Ran, Refusal<DB::Error>> {
+    let strict =
+        StrictList::parse(&transaction.access_list).map_err(|error| Refusal::Invalid(error.into()))?;
+    let Some(list) = strict else { return transact_freely(evm, transaction) };
+    list.check_height(evm.ctx.block.number.saturating_to()).map_err(Refusal::Invalid)?;
+    let guard = Guard::new(list, &transaction, evm.precompiles.ethereum());
+    evm.ctx.journaled_state.database.guard = Some(Box::new(guard));
+    let ran = run(evm, transaction);
+    let guard = evm.ctx.journaled_state.database.guard.take();
+    let abort = match &ran {
+        Ok(_) => guard.and_then(|guard| guard.judge(&evm.ctx.journaled_state.inner.state)),
+        Err(EVMError::Database(GuardedError::Strict(abort))) => Some(*abort),
+        Err(_) => None,
+    };
+    match abort {
+        Some(abort) => charge_in_full(evm, abort),
+        None => ran.map_err(|error| refusal(evm, error)),
+    }
+}
+
+/// [`transact`] without a look at the access list: what a strict transaction declares counts for nothing.
+pub(crate) fn transact_freely<DB: Database>(
+    evm: &mut Evm<DB>,
+    transaction: TxEnv,
+) -> Result<Ran, Refusal<DB::Error>> {
+    run(evm, transaction).map_err(|error| refusal(evm, error))
+}
+
+fn run<DB: Database>(evm: &mut Evm<DB>, transaction: TxEnv) -> Result<Ran, EvmError<DB>> {
     evm.ctx.set_tx(transaction);
     let mut handler = FeesApart::<DB> { fee: Cell::default(), _state: std::marker::PhantomData };
     let result = handler.run(evm)?;
-    Ok(Ran { result, fee: handler.fee.get() })
+    Ok(Ran { result, fee: handler.fee.get(), abort: None })
+}
+
+fn refusal<DB: Database>(evm: &Evm<DB>, error: EvmError<DB>) -> Refusal<DB::Error> {
+    Refusal::of(error, evm.ctx.cfg.chain_id, evm.ctx.tx.chain_id)
+}
+
+/// What is left of an aborted transaction: its sender pays for all its gas and has used its nonce. It had passed every
+/// check of validity, for those look at nothing but the sender.
+fn charge_in_full<DB: Database>(evm: &mut Evm<DB>, abort: StrictAbort) -> Result<Ran, Refusal<DB::Error>> {
+    evm.ctx.journaled_state.finalize();
+    let base_fee = u128::from(evm.ctx.block.basefee());
+    let (caller, gas) = (evm.ctx.tx.caller, evm.ctx.tx.gas_limit);
+    let price = evm.ctx.tx.effective_gas_price(base_fee);
+    let mut sender = match evm.ctx.journaled_state.load_account_mut(caller) {
+        Ok(sender) => sender.data,
+        Err(error) => return Err(refusal(evm, EVMError::Database(error))),
+    };
+    let owed = U256::from(price).saturating_mul(U256::from(gas));
+    let left = sender.balance().saturating_sub(owed);
+    sender.touch();
+    sender.set_balance(left);
+    sender.bump_nonce();
+    let fee = U256::from(price.saturating_sub(base_fee)).saturating_mul(U256::from(gas));
+    // revm has no halt of this name; `abort` says what it was.
+    let gas = ResultGas::default().with_total_gas_spent(gas);
+    let result = ExecutionResult::Halt { reason: HaltReason::NotActivated, gas, logs: Vec::new() };
+    Ok(Ran { result, fee, abort: Some(abort) })
+}
+
+/// Calls a contract in the name of the system, with no transaction and no fee.
+pub(crate) fn system_call<DB: Database>(
+    evm: &mut Evm<DB>,
+    contract: Address,
+    input: Bytes,
+) -> Result<ExecutionResult, Refusal<DB::Error>> {
+    evm.system_call_one(contract, input).map_err(|error| refusal(evm, error))
+}
+
+/// The state that revm runs on.
+pub(crate) fn state<DB: Database>(evm: &mut Evm<DB>) -> &mut DB {
+    &mut evm.ctx.journaled_state.database.state
 }
 
 /// Hands the journal's accounts and the state below them to `take`, and empties the journal. Its memory stays.
@@ -140,7 +214,7 @@ pub(crate) fn drain<DB: Database, T>(evm: &mut Evm<DB>, take: impl FnOnce(&mut E
     let mut accounts = std::mem::take(&mut journal.inner.state);
     // Clears the rest; the accounts are taken already.
     journal.finalize();
-    let taken = take(&mut accounts, &mut journal.database);
+    let taken = take(&mut accounts, &mut journal.database.state);
     if accounts.capacity() <= JOURNAL_KEPT {
         accounts.clear();
         journal.inner.state = accounts;
@@ -173,7 +247,8 @@ impl<DB: Database> Handler for FeesApart<DB> {
 }
 
 /// The receipt of a transaction that is the first one of its block or piece of a block.
-pub(crate) fn receipt(transaction: &RecoveredTx, result: ExecutionResult, base_fee: u64) -> TxReceipt {
+pub(crate) fn receipt(transaction: &RecoveredTx, ran: Ran, base_fee: u64) -> TxReceipt {
+    let Ran { result, abort, .. } = ran;
     let envelope = transaction.envelope();
     let gas_used = result.tx_gas_used();
     let succeeded = result.is_success();
@@ -189,5 +264,6 @@ pub(crate) fn receipt(transaction: &RecoveredTx, result: ExecutionResult, base_f
         gas_used,
         effective_gas_price: envelope.effective_gas_price(Some(base_fee)),
         first_log_index: 0,
+        abort,
     }
 }

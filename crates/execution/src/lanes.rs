@@ -228,28 +228,27 @@ impl<'a> Worker<'a> {
         transaction: &RecoveredTx,
         planned: &PayloadTx,
     ) -> Result<(TxReceipt, U256), Stop> {
-        let Block { rules, env, payload, gas, .. } = *self.block;
+        let Block { env, payload, gas, .. } = *self.block;
         check_gas_limit(transaction, env)
             .map_err(|error| Stop::Invalid(InvalidPayloadCode::GasLimit, error.to_string()))?;
         self.state().begin(payload.access(planned));
         let result = evm::transact(&mut self.evm, evm::tx_env(transaction));
         let ran = evm::drain(&mut self.evm, |changes, state| match result {
             Ok(ran) => state.settle(changes).map(|()| ran).map_err(Stop::from),
-            Err(error) => Err(match Refusal::of(error, rules, transaction) {
-                Refusal::Invalid(error) => invalid_transaction(&error),
-                Refusal::State(fault) => fault.into(),
-                Refusal::Evm(reason) => Stop::View(ViewError::Evm(reason)),
-            }),
+            Err(Refusal::Invalid(error)) => Err(invalid_transaction(&error)),
+            Err(Refusal::State(fault)) => Err(fault.into()),
+            Err(Refusal::Evm(reason)) => Err(Stop::View(ViewError::Evm(reason))),
         })?;
-        let receipt = evm::receipt(transaction, ran.result, env.base_fee);
+        let fee = ran.fee;
+        let receipt = evm::receipt(transaction, ran, env.base_fee);
         match gas.add(receipt.gas_used) {
-            true => Ok((receipt, ran.fee)),
+            true => Ok((receipt, fee)),
             false => Err(Stop::Gas),
         }
     }
 
     fn state(&mut self) -> &mut LaneState<'a> {
-        &mut self.evm.ctx.journaled_state.database
+        evm::state(&mut self.evm)
     }
 }
 

@@ -11,12 +11,14 @@
 //! - [`build`] selects and executes candidates in one pass and yields payload and outcome.
 //! - [`StateDiff`] is what a block changed; [`Overlay`] reads through a stack of them.
 //! - [`LtHash`] is the running digest of the whole state; its [`LtHash::state_hash`] stands in the header.
-//! - [`call`] and [`estimate_gas`] answer read-only questions of JSON-RPC.
+//! - [`call`], [`estimate_gas`] and [`create_access_list`] answer read-only questions of JSON-RPC.
+//! - [`StrictList`] is what a transaction declares that wants to touch nothing else.
 //!
 //! Errors are split by blame: [`InvalidPayload`] is the proposer's fault and final, [`ViewError`] is our disk or a
 //! bug and says nothing about the block.
 
 mod access;
+mod access_list;
 mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
@@ -26,6 +28,7 @@ mod call;
 mod diff;
 mod evm;
 mod genesis;
+mod guard;
 mod invalid;
 mod lanes;
 mod lthash;
@@ -43,6 +46,7 @@ mod transaction;
 mod view;
 
 pub use access::{Access, AccessSet, Object, ObjectValue};
+pub use access_list::{AccessListOutcome, create_access_list};
 pub use block::{BlockEnv, BlockOutcome};
 pub use builder::{BuildLimits, BuiltBlock, SkippedTx, build};
 pub use call::{

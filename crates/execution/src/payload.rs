@@ -342,10 +342,14 @@ impl Payload {
     /// Parses encoded bytes and checks all that can be checked without executing. The transactions share one copy of
     /// the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+        Self::parse(bytes, false)
+    }
+
+    fn parse(bytes: &[u8], outline: bool) -> Result<Self, PayloadError> {
         if bytes.len() > PAYLOAD_BYTES_MAX {
             return Err(PayloadError::TooLong { length: bytes.len(), max: PAYLOAD_BYTES_MAX });
         }
-        let mut reader = Reader { bytes: Bytes::copy_from_slice(bytes), at: 0 };
+        let mut reader = Reader { bytes: Bytes::copy_from_slice(bytes), at: 0, outline };
         match reader.byte()? {
             PAYLOAD_VERSION => {}
             version => return Err(PayloadError::Version { version }),
@@ -364,6 +368,20 @@ impl Payload {
         }
         payload.check()?;
         Ok(payload)
+    }
+
+    /// The encoding without the transactions' bytes: what is worth keeping where those are kept already.
+    pub fn into_outline(mut self) -> Vec<u8> {
+        let segments = self.lanes.iter_mut().flat_map(|lane| &mut lane.segments);
+        for transaction in segments.flat_map(|segment| &mut segment.transactions) {
+            transaction.encoded = Bytes::new();
+        }
+        self.encode()
+    }
+
+    /// Parses what [`Self::into_outline`] gave. The transactions are empty.
+    pub fn decode_outline(bytes: &[u8]) -> Result<Self, PayloadError> {
+        Self::parse(bytes, true)
     }
 
     /// `payload_commitment` of encoded bytes.
@@ -578,6 +596,8 @@ fn put_value(bytes: &mut Vec<u8>, value: &ObjectValue) {
 struct Reader {
     bytes: Bytes,
     at: usize,
+    /// Whether transactions have no bytes.
+    outline: bool,
 }
 
 impl Reader {
@@ -729,7 +749,7 @@ impl Reader {
 
     fn transaction(&mut self, lane: usize, payload: &mut Payload) -> Result<PayloadTx, PayloadError> {
         let length = self.number()?;
-        if length == 0 || length > TRANSACTION_BYTES_MAX as u64 {
+        if (length == 0) != self.outline || length > TRANSACTION_BYTES_MAX as u64 {
             return Err(PayloadError::TransactionLength { lane, length });
         }
         let range = self.take(length as usize)?;

@@ -1,5 +1,6 @@
 //! Receipts and their hash.
 
+use crate::StrictAbort;
 use alloy_consensus::{Receipt, ReceiptEnvelope, ReceiptWithBloom, TxType};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
@@ -24,6 +25,9 @@ pub struct TxReceipt {
     pub effective_gas_price: u128,
     /// Index in the block of its first log.
     pub first_log_index: u64,
+    /// Why it was aborted, if it was strict and did what it had not declared. Not part of the canonical receipt: it
+    /// follows from the block, like everything else here.
+    pub abort: Option<StrictAbort>,
 }
 
 impl TxReceipt {

@@ -28,6 +28,11 @@ impl Precompiles {
     pub(crate) fn new(spec: SpecId, staking: Option<StakingRules>) -> Self {
         Self { ethereum: EthPrecompiles::new(spec), staking }
     }
+
+    /// Addresses of Ethereum's precompiles.
+    pub(crate) fn ethereum(&self) -> &AddressSet {
+        self.ethereum.warm_addresses()
+    }
 }
 
 impl<CTX: ContextTr<Cfg: Cfg<Spec = SpecId>>> PrecompileProvider<CTX> for Precompiles {

@@ -20,7 +20,7 @@ use alloy_primitives::{
     map::{AddressMap, B256Map, HashMap},
 };
 use revm::{
-    Database, SystemCallEvm,
+    Database,
     state::{Account, AccountInfo as EvmAccount, Bytecode, EvmState},
 };
 use std::{collections::hash_map::Entry, sync::Arc};
@@ -28,7 +28,6 @@ use std::{collections::hash_map::Entry, sync::Arc};
 /// Runs one block's transactions one after another and collects what they do.
 pub(crate) struct BlockRun<'a> {
     evm: Evm<BlockState<'a>>,
-    rules: &'a Rules,
     env: BlockEnv,
     system: SystemStep,
     receipts: Vec<TxReceipt>,
@@ -64,14 +63,14 @@ impl<'a> BlockRun<'a> {
     /// the end.
     pub(crate) fn new(
         view: &'a dyn StateView,
-        rules: &'a Rules,
+        rules: &Rules,
         env: &BlockEnv,
         evidence: &[Vec<u8>],
     ) -> Result<Self, ExecuteError> {
         let state = BlockState::new(view);
         let mut evm = evm::evm(state, rules, evm::cfg_env(rules, env.height), evm::block_env(env));
-        let system = SystemStep::new(rules, env.height, evidence, &mut evm.ctx.journaled_state.database)?;
-        let mut run = Self { evm, rules, env: *env, system, receipts: Vec::new(), totals: Totals::default() };
+        let system = SystemStep::new(rules, env.height, evidence, evm::state(&mut evm))?;
+        let mut run = Self { evm, env: *env, system, receipts: Vec::new(), totals: Totals::default() };
         if rules.fork_at(env.height) >= Fork::Prague && env.height > 0 {
             run.store_parent_hash(view)?;
         }
@@ -83,17 +82,15 @@ impl<'a> BlockRun<'a> {
             return Ok(());
         }
         let parent = view.block_hash(self.env.height - 1)?;
-        let result = self.evm.system_call_one(HISTORY_STORAGE_ADDRESS, parent.0.into());
+        let result = evm::system_call(&mut self.evm, HISTORY_STORAGE_ADDRESS, parent.0.into());
         evm::drain(&mut self.evm, |changes, state| match result {
             Ok(_) => {
                 state.apply(changes);
                 Ok(())
             }
-            Err(error) => match Refusal::from_evm(error, self.rules.chain_id(), None) {
-                Refusal::State(error) => Err(error),
-                Refusal::Evm(reason) => Err(ViewError::Evm(reason)),
-                Refusal::Invalid(error) => Err(ViewError::Evm(error.to_string())),
-            },
+            Err(Refusal::State(error)) => Err(error),
+            Err(Refusal::Evm(reason)) => Err(ViewError::Evm(reason)),
+            Err(Refusal::Invalid(error)) => Err(ViewError::Evm(error.to_string())),
         })
     }
 
@@ -124,11 +121,11 @@ impl<'a> BlockRun<'a> {
             Ok(ran) => {
                 state.apply(changes);
                 totals.fees = totals.fees.saturating_add(ran.fee);
-                let mut receipt = evm::receipt(transaction, ran.result, base_fee);
+                let mut receipt = evm::receipt(transaction, ran, base_fee);
                 totals.place(&mut receipt);
                 Ok((receipt, AccessSet::new(std::mem::take(&mut state.touched))))
             }
-            Err(error) => Err(Refusal::of(error, self.rules, transaction)),
+            Err(refusal) => Err(refusal),
         })?;
         self.receipts.push(receipt);
         Ok(access)
@@ -136,7 +133,7 @@ impl<'a> BlockRun<'a> {
 
     /// The state as it is now.
     pub(crate) fn state(&mut self) -> &mut BlockState<'a> {
-        &mut self.evm.ctx.journaled_state.database
+        evm::state(&mut self.evm)
     }
 
     /// Closes the block: fees, convictions, and the next set at the end of an epoch. What is left then is hashing,

@@ -86,6 +86,11 @@ pub enum StrictFault {
     ReadOnly = 2,
 }
 
+impl StrictFault {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Undeclared, Self::ReadOnly];
+}
+
 impl std::fmt::Display for StrictAbort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = match self.fault {

@@ -6,6 +6,7 @@ mod figures;
 mod formats;
 mod lanes;
 mod registry;
+mod strict;
 mod vectors;
 
 use crate::{testing::*, *};

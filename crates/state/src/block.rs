@@ -7,7 +7,7 @@ use crate::{
 use alloy_consensus::TxType;
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
 use borsh::{BorshDeserialize, BorshSerialize};
-use execution::{RecoveredTx, TxReceipt};
+use execution::{RecoveredTx, StrictAbort, StrictFault, TxReceipt};
 use std::sync::Arc;
 use types::{Validator, ValidatorIndex, View};
 
@@ -61,6 +61,8 @@ pub struct ExecutedBlock {
     pub receipts: Vec<TxReceipt>,
     /// At the last block of an epoch: the validators of the epoch after the next one.
     pub next_validators: Option<Arc<Vec<Validator>>>,
+    /// Lanes and access sets: [`execution::Payload::into_outline`].
+    pub outline: Bytes,
 }
 
 /// Where a transaction stands.
@@ -86,6 +88,14 @@ struct ReceiptRow {
     to: Option<Address>,
     contract_address: Option<Address>,
     logs: Vec<LogRow>,
+    abort: Option<AbortRow>,
+}
+
+#[derive(BorshSerialize, BorshDeserialize)]
+struct AbortRow {
+    fault: u8,
+    address: Address,
+    slot: Option<B256>,
 }
 
 #[derive(BorshSerialize, BorshDeserialize)]
@@ -132,6 +142,11 @@ fn write_receipt(receipt: &TxReceipt) -> Vec<u8> {
         to: receipt.to,
         contract_address: receipt.contract_address,
         logs: receipt.logs().iter().map(log_row).collect(),
+        abort: receipt.abort.map(|abort| AbortRow {
+            fault: abort.fault as u8,
+            address: abort.address,
+            slot: abort.slot.map(B256::from),
+        }),
     })
 }
 
@@ -148,7 +163,14 @@ pub(crate) fn read_receipt(item: &[u8]) -> Result<TxReceipt, StateError> {
         gas_used: row.gas_used,
         effective_gas_price: row.effective_gas_price,
         first_log_index: row.first_log_index,
+        abort: row.abort.map(read_abort).transpose()?,
     })
+}
+
+fn read_abort(row: AbortRow) -> Result<StrictAbort, StateError> {
+    let unknown = || StateError::corrupt("receipt", format!("unknown strict fault {}", row.fault));
+    let fault = StrictFault::ALL.into_iter().find(|fault| *fault as u8 == row.fault).ok_or_else(unknown)?;
+    Ok(StrictAbort { fault, address: row.address, slot: row.slot.map(Into::into) })
 }
 
 fn read_log(row: LogRow) -> Result<Log, StateError> {

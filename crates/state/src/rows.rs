@@ -12,7 +12,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use borsh::{BorshDeserialize, BorshSerialize};
 use execution::{AccountInfo, LtHash};
 
-pub(crate) const FORMAT_VERSION: u8 = 1;
+pub(crate) const FORMAT_VERSION: u8 = 2;
 
 pub(crate) const ACCOUNT: u8 = b'a';
 pub(crate) const SLOT: u8 = b's';
@@ -23,6 +23,7 @@ const RECORD: u8 = b'h';
 const HEIGHT_OF: u8 = b'i';
 const TRANSACTIONS: u8 = b't';
 const RECEIPTS: u8 = b'r';
+const OUTLINE: u8 = b'l';
 const LOCATION: u8 = b'x';
 const SET_HASH: u8 = b'v';
 const SET: u8 = b'w';
@@ -62,6 +63,10 @@ pub(crate) fn transactions_key(height: u64) -> [u8; 9] {
 
 pub(crate) fn receipts_key(height: u64) -> [u8; 9] {
     numbered(RECEIPTS, height)
+}
+
+pub(crate) fn outline_key(height: u64) -> [u8; 9] {
+    numbered(OUTLINE, height)
 }
 
 pub(crate) fn set_hash_key(height: u64) -> [u8; 9] {

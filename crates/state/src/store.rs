@@ -261,14 +261,14 @@ impl StateStore {
     /// The block at `height` with transactions and receipts.
     pub fn block(&self, height: u64) -> Result<Option<ExecutedBlock>, StateError> {
         let Some(record) = self.record(height)? else { return Ok(None) };
-        match (self.transactions(height)?, self.receipts(height)?) {
-            (Some(transactions), Some(receipts)) => {
+        match (self.transactions(height)?, self.receipts(height)?, self.outline(height)?) {
+            (Some(transactions), Some(receipts), Some(outline)) => {
                 let next_validators = self.next_validators(height)?.map(Arc::new);
-                Ok(Some(ExecutedBlock { record, transactions, receipts, next_validators }))
+                Ok(Some(ExecutedBlock { record, transactions, receipts, next_validators, outline }))
             }
             _ => Err(StateError::corrupt(
                 "block",
-                format!("height {height} lacks its transactions or receipts"),
+                format!("height {height} lacks its transactions, receipts or lanes"),
             )),
         }
     }
@@ -292,6 +292,11 @@ impl StateStore {
     /// The receipts of the block at `height`.
     pub fn receipts(&self, height: u64) -> Result<Option<Vec<TxReceipt>>, StateError> {
         self.table(height, rows::receipts_key(height))?.map(block::read_receipts).transpose()
+    }
+
+    /// Lanes and access sets of the block at `height`: [`execution::Payload::into_outline`].
+    pub fn outline(&self, height: u64) -> Result<Option<Bytes>, StateError> {
+        self.table(height, rows::outline_key(height))
     }
 
     /// Where the transaction with `hash` stands.
@@ -401,6 +406,7 @@ fn write_genesis(
         transactions: Vec::new(),
         receipts: Vec::new(),
         next_validators: None,
+        outline: Payload::default().into_outline().into(),
     };
     let head = Head {
         height: 0,
@@ -560,6 +566,7 @@ fn put_block(batch: &mut OwnedWriteBatch, chain: &Keyspace, block: &ExecutedBloc
     batch.insert(chain, rows::height_of_key(&block.record.hash), rows::write(&height));
     batch.insert(chain, rows::transactions_key(height), block::write_transactions(&block.transactions));
     batch.insert(chain, rows::receipts_key(height), block::write_receipts(&block.receipts));
+    batch.insert(chain, rows::outline_key(height), block.outline.as_ref());
     if let Some(set) = &block.next_validators {
         // By its hash: most epochs end with the set of the one before.
         let row = rows::write(set.as_ref());

@@ -127,6 +127,7 @@ impl Model {
             transactions,
             receipts: outcome.receipts,
             next_validators: outcome.system.next_validators,
+            outline: execution::Payload::decode(&built.payload).unwrap().into_outline().into(),
         };
         self.push(block, outcome.diff.as_ref().clone(), outcome.lthash);
     }
@@ -143,7 +144,8 @@ impl Model {
         let lthash = self.heads.last().unwrap().lthash.apply(&diff);
         let record = self.empty_record(lthash.state_hash());
         let (transactions, receipts) = Default::default();
-        let block = ExecutedBlock { record, transactions, receipts, next_validators: None };
+        let outline = execution::Payload::default().into_outline().into();
+        let block = ExecutedBlock { record, transactions, receipts, next_validators: None, outline };
         self.push(block, diff, lthash);
     }
 

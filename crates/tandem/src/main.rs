@@ -14,6 +14,7 @@ mod genesis;
 mod http;
 mod init;
 mod keys;
+mod lanes;
 mod load;
 mod node;
 mod node_file;
@@ -101,6 +102,13 @@ enum Command {
         accepted became final, 1 could not run, 2 wrong usage, 3 something accepted was lost"
     )]
     Load(load::Args),
+    /// Draw what ran beside what in a block, as bars.
+    #[command(
+        after_help = "Examples:\n  tandem lanes\n  tandem lanes --rpc http://127.0.0.1:8546 1200\n\nA lane is marked \
+        hot when it was cut into segments or holds more than twice its share of the gas. Exit codes: 0 drawn, 1 no \
+        answer or no such block, 2 wrong usage"
+    )]
+    Lanes(lanes::Args),
     /// Check proof that validators signed what no honest validator signs.
     #[command(
         subcommand,
@@ -135,6 +143,7 @@ fn run(command: &Command) -> CliResult {
         Command::Status(args) => status::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Load(args) => load::run(args),
+        Command::Lanes(args) => lanes::run(args),
         Command::Evidence(command) => evidence::run(command),
         Command::Db(command) => db::run(command),
     }

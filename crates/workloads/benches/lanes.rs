@@ -275,7 +275,14 @@ impl<'a> Bench<'a> {
             transaction_count: self.transactions.len() as u32,
         };
         let transactions = self.transactions.iter().cloned().collect();
-        ExecutedBlock { record, transactions, receipts: outcome.receipts.clone(), next_validators: None }
+        let outline = self.payload.clone().into_outline().into();
+        ExecutedBlock {
+            record,
+            transactions,
+            receipts: outcome.receipts.clone(),
+            next_validators: None,
+            outline,
+        }
     }
 }
 

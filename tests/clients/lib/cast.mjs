@@ -1,6 +1,9 @@
 // cast: what a user types by hand.
 import { HDNodeWallet } from 'ethers';
-import { ACCOUNT, MNEMONIC, artifact, assert, equal, eventually, failure, fresh, rpc, rpcUrl, suite, tool, wsUrl } from './suite.mjs';
+import {
+  ACCOUNT, MNEMONIC, STRICT_MARKER, artifact, assert, equal, eventually, failure, fresh, isTandem, rpc, rpcUrl, suite, tool,
+  validUntil, wsUrl,
+} from './suite.mjs';
 
 const { check, done } = suite('cast');
 const owner = HDNodeWallet.fromPhrase(MNEMONIC, undefined, `m/44'/60'/0'/0/${ACCOUNT.cast}`);
@@ -116,6 +119,50 @@ await check('a reverting transaction sent with a gas limit is mined as failed', 
   const receipt = await eventually(30_000, 'the receipt', () => rpc('eth_getTransactionReceipt', [hash]));
   equal(receipt.status, '0x0', 'status');
 });
+
+if (await isTandem()) {
+  const transfer = ['transfer(address,uint256)', receiver, '1'];
+  const listed = async (storageKeys) => JSON.parse(await ask('rpc', 'eth_createAccessList', JSON.stringify({
+    from: owner.address, to: state.address, data: await cast('calldata', ...transfer),
+    accessList: [{ address: STRICT_MARKER, storageKeys }],
+  })));
+
+  await check('strict: the list of eth_createAccessList makes a transfer succeed', async () => {
+    const last = BigInt(await ask('block-number')) + 1000n;
+    const { accessList, error } = await listed([validUntil(last)]);
+    equal(error, undefined, 'error');
+    const marker = accessList.find(({ address }) => BigInt(address) === BigInt(STRICT_MARKER));
+    assert(marker?.storageKeys.includes(validUntil(last)), 'the last height is kept');
+    equal(accessList.find(({ address }) => address === state.address.toLowerCase())?.storageKeys.length, 2, 'slots');
+    const receipt = await send(state.address, ...transfer, '--access-list', JSON.stringify(accessList));
+    equal(receipt.status, '0x1', 'status');
+    state.strict = accessList;
+  });
+
+  await check('strict: without a slot the transfer is aborted, and the receipt says which', async () => {
+    const without = state.strict.map((item) => ({ ...item, storageKeys: [...item.storageKeys] }));
+    const missing = without.find(({ address }) => address === state.address.toLowerCase()).storageKeys.pop();
+    const options = ['--access-list', JSON.stringify(without)];
+    const refused = await failure('estimate', () => send(state.address, ...transfer, ...options));
+    assert(refused.said.includes('access to undeclared slot'), refused.said);
+    const hash = await ask('send', ...key, '--async', '--gas-limit', '100000', state.address, ...transfer, ...options);
+    const receipt = await eventually(30_000, 'the receipt', () => rpc('eth_getTransactionReceipt', [hash]));
+    equal(receipt.status, '0x0', 'status');
+    equal(BigInt(receipt.gasUsed), 100_000n, 'gasUsed');
+    equal(receipt.tandemAbort.fault, 'undeclared', 'fault');
+    equal(receipt.tandemAbort.slot, missing, 'slot');
+    const { accesses } = await rpc('tandem_accessSets', [hash]);
+    assert(!accesses.some(({ slot }) => slot === missing), 'what was not declared was not read');
+  });
+
+  await check('strict: after its last height a transfer is refused', async () => {
+    const marker = [{ address: STRICT_MARKER, storageKeys: [validUntil(await ask('block-number'))] }];
+    const late = await failure('send', () => send(
+      receiver, '--value', '1', '--gas-limit', '100000', '--access-list', JSON.stringify(marker),
+    ));
+    assert(late.said.includes('transaction expired: it is valid until height'), late.said);
+  });
+}
 
 await check('speaks over the WebSocket too', async () => {
   equal(await cast('chain-id', '--rpc-url', wsUrl), await ask('chain-id'), 'chain id');

@@ -26,3 +26,10 @@ export const artifact = () => {
 
 /** A JSON-RPC call that must succeed, to the first node unless told otherwise. */
 export const rpc = (method, params = [], url = rpcUrl) => call(method, params, url);
+
+/** The address whose entry makes an access list strict (docs/lanes.md). */
+export const STRICT_MARKER = '0x0000000000000000000000000000000000001001';
+/** The marker's word that names a transaction's last height. */
+export const validUntil = (height) => `0x02${BigInt(height).toString(16).padStart(62, '0')}`;
+/** Whether the node is Tandem's: other chains have no strict transactions. */
+export const isTandem = async () => /tandem/i.test(await rpc('web3_clientVersion'));

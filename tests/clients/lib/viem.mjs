@@ -1,10 +1,12 @@
 // viem: public, wallet and WebSocket clients.
 import {
   BaseError, ContractFunctionRevertedError, InsufficientFundsError, NonceTooLowError, createPublicClient, createWalletClient,
-  defineChain, http, parseEther, webSocket,
+  defineChain, encodeFunctionData, http, parseEther, toHex, webSocket,
 } from 'viem';
 import { mnemonicToAccount } from 'viem/accounts';
-import { ACCOUNT, MNEMONIC, artifact, assert, equal, failure, fresh, rpc, rpcUrl, suite, within, wsUrl } from './suite.mjs';
+import {
+  ACCOUNT, MNEMONIC, STRICT_MARKER, artifact, assert, equal, failure, fresh, isTandem, rpc, rpcUrl, suite, validUntil, within, wsUrl,
+} from './suite.mjs';
 
 const { check, done } = suite('viem');
 const { abi, bytecode } = artifact();
@@ -17,6 +19,8 @@ const reader = createPublicClient({ chain, transport: http(), pollingInterval: 1
 const wallet = createWalletClient({ account, chain, transport: http() });
 const receiver = fresh(300);
 const state = {};
+
+const readOnly = (address) => `0x01${address.slice(2).toLowerCase().padStart(62, '0')}`;
 
 const mined = async (hash) => {
   const receipt = await reader.waitForTransactionReceipt({ hash, timeout: 30_000 });
@@ -98,6 +102,38 @@ await check('legacy, EIP-2930 and EIP-1559 transactions', async () => {
     equal(transaction.from.toLowerCase(), account.address.toLowerCase(), 'from');
   }
 });
+
+if (await isTandem()) {
+  await check('strict: createAccessList, then a transaction that touches that and nothing else', async () => {
+    const data = encodeFunctionData({ abi, functionName: 'transfer', args: [fresh(303), 1n] });
+    const call = { from: account.address, to: state.address, data };
+    const { accessList } = await reader.request({
+      method: 'eth_createAccessList',
+      params: [{ ...call, accessList: [{ address: STRICT_MARKER, storageKeys: [] }] }],
+    });
+    const { gasUsed } = await mined(await wallet.sendTransaction({ ...call, accessList }));
+    const ordinary = await reader.createAccessList({ account, to: state.address, data });
+    assert(ordinary.accessList.every(({ address }) => address !== STRICT_MARKER), 'a list without the marker stays ordinary');
+    const token = accessList.filter(({ address }) => address === state.address.toLowerCase());
+    const hash = await wallet.sendTransaction({
+      ...call, gas: gasUsed + 10_000n, accessList: [...token, { address: STRICT_MARKER, storageKeys: [readOnly(state.address)] }],
+    });
+    const receipt = await reader.waitForTransactionReceipt({ hash, timeout: 30_000 });
+    equal(receipt.status, 'reverted', 'status');
+    const { tandemAbort } = await reader.request({ method: 'eth_getTransactionReceipt', params: [hash] });
+    equal(tandemAbort.fault, 'readOnly', 'fault');
+    assert(tandemAbort.reason.startsWith('strict access list: write to read-only slot'), tandemAbort.reason);
+    const lanes = await reader.request({ method: 'tandem_lanes', params: [toHex(receipt.blockNumber)] });
+    const hashes = lanes.lanes.flatMap(({ segments }) => segments.flatMap(({ transactions }) => transactions));
+    assert(hashes.includes(hash), 'the transaction is in a lane');
+  });
+
+  await check('strict: a transaction past its last height is refused in words', async () => {
+    const accessList = [{ address: STRICT_MARKER, storageKeys: [validUntil(await reader.getBlockNumber({ cacheTime: 0 }))] }];
+    const late = await failure('send', () => wallet.sendTransaction({ to: receiver, value: 1n, gas: 100_000n, accessList }));
+    assert(late.message.includes('transaction expired'), late.message);
+  });
+}
 
 await check('EIP-7702: an account delegates to the token code', async () => {
   const delegating = mnemonicToAccount(MNEMONIC, { addressIndex: 8 });

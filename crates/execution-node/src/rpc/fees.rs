@@ -138,6 +138,7 @@ mod tests {
             gas_used,
             effective_gas_price: 100 + tip,
             first_log_index: 0,
+            abort: None,
         }
     }
 

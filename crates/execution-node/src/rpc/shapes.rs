@@ -8,14 +8,55 @@ use alloy_consensus::{
 use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_primitives::{Address, B64, B256, Bloom, Bytes, U64, U256};
 use alloy_rpc_types_eth::{Log, Transaction, TransactionReceipt};
-use execution::{BlockEnv, Fork, RecoveredTx, TxEnvelope, TxReceipt};
-use serde::Serialize;
+use execution::{BlockEnv, Fork, RecoveredTx, StrictAbort, StrictFault, TxEnvelope, TxReceipt};
+use serde::{Serialize, Serializer};
 use state::{BlockRecord, ExecutedBlock, LogEntry};
 
 /// A transaction as JSON-RPC shows it.
 pub(super) type RpcTransaction = Transaction<TxEnvelope>;
-/// A receipt as JSON-RPC shows it.
-pub(super) type RpcReceipt = TransactionReceipt<ReceiptEnvelope<Log>>;
+
+/// A receipt as JSON-RPC shows it: Ethereum's, and why a strict transaction was aborted.
+#[derive(Clone, Debug)]
+pub(super) struct RpcReceipt {
+    ethereum: TransactionReceipt<ReceiptEnvelope<Log>>,
+    abort: Option<StrictAbort>,
+}
+
+impl Serialize for RpcReceipt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(abort) = &self.abort else { return self.ethereum.serialize(serializer) };
+        AbortedReceipt { ethereum: &self.ethereum, tandem_abort: abort.into() }.serialize(serializer)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AbortedReceipt<'a> {
+    #[serde(flatten)]
+    ethereum: &'a TransactionReceipt<ReceiptEnvelope<Log>>,
+    tandem_abort: RpcAbort,
+}
+
+/// Why a strict transaction was aborted.
+#[derive(Serialize)]
+struct RpcAbort {
+    reason: String,
+    fault: &'static str,
+    address: Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<B256>,
+}
+
+impl From<&StrictAbort> for RpcAbort {
+    fn from(abort: &StrictAbort) -> Self {
+        let fault = match abort.fault {
+            StrictFault::Undeclared => "undeclared",
+            StrictFault::ReadOnly => "readOnly",
+        };
+        let slot = abort.slot.map(B256::from);
+        Self { reason: abort.to_string(), fault, address: abort.address, slot }
+    }
+}
 
 /// A block header as JSON-RPC shows it. `hash`, `miner` and `nonce` are null in the pending block.
 #[derive(Clone, Debug, Serialize)]
@@ -208,7 +249,7 @@ pub(super) fn receipt_of(receipt: &TxReceipt, record: &BlockRecord, index: u64) 
         },
         logs_bloom: *receipt.bloom(),
     };
-    TransactionReceipt {
+    let ethereum = TransactionReceipt {
         inner: ReceiptEnvelope::from_typed(receipt.envelope.tx_type(), shown),
         transaction_hash: receipt.tx_hash,
         transaction_index: Some(index),
@@ -221,7 +262,8 @@ pub(super) fn receipt_of(receipt: &TxReceipt, record: &BlockRecord, index: u64) 
         from: receipt.from,
         to: receipt.to,
         contract_address: receipt.contract_address,
-    }
+    };
+    RpcReceipt { ethereum, abort: receipt.abort }
 }
 
 /// The log at position `at` of the receipt of transaction `index`.

@@ -1,10 +1,12 @@
 //! Requests of `eth_call` and `eth_estimateGas`: from JSON-RPC's types to the executor's.
 
 use super::error::{RpcError, RpcResult};
+use alloy_eips::eip2930::AccessListResult;
 use alloy_primitives::{U256, map::HashMap};
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest, state::StateOverride};
 use execution::{
-    AccountOverride, BlockEnv, CallError, CallOutcome, CallRequest, EstimateError, StateOverrides,
+    AccessListOutcome, AccountOverride, BlockEnv, CallError, CallOutcome, CallRequest, EstimateError,
+    StateOverrides,
 };
 
 /// The executor's form of a request; refuses what this chain does not have.
@@ -93,6 +95,14 @@ pub(super) fn call_answer(result: Result<CallOutcome, CallError>) -> RpcResult<a
     }
 }
 
+/// The answer of `eth_createAccessList`: a transaction that fails has a list too.
+pub(super) fn access_list_answer(
+    result: Result<AccessListOutcome, CallError>,
+) -> RpcResult<AccessListResult> {
+    let AccessListOutcome { access_list, gas_used, error } = result?;
+    Ok(AccessListResult { access_list, gas_used: U256::from(gas_used), error })
+}
+
 impl From<CallError> for RpcError {
     fn from(error: CallError) -> Self {
         match error {
@@ -101,6 +111,7 @@ impl From<CallError> for RpcError {
             | CallError::ConflictingOverride(_)
             | CallError::OverrideCode { .. } => Self::InvalidParams(error.to_string()),
             CallError::Invalid(_) => Self::Refused(format!("err: {error}")),
+            CallError::AccessListUnsettled { .. } => Self::refused(error),
         }
     }
 }

@@ -479,6 +479,51 @@ fn transactions_are_awaited_on_top_of_the_block_that_holds_them_already() {
     assert_eq!(harness.shared.has_transactions(&unknown), Err(EngineError::UnknownBlock(unknown)));
 }
 
+#[test]
+fn final_blocks_are_counted_by_their_lanes_and_keep_them_over_a_restart() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut proposer, mut validator) = (Harness::open(here.path()), Harness::open(there.path()));
+    proposer.pool([transfer(0, 0), transfer(1, 0)]);
+    let full = proposer.extend(proposer.genesis_hash(), 1, 1);
+    let empty = proposer.extend(full.hash(), 2, 2);
+    for block in [&full, &empty] {
+        assert_eq!(validator.validate(block), valid(block));
+        proposer.finalize(block.hash());
+        validator.finalize(block.hash());
+    }
+    let shown = |harness: &Harness| {
+        let registry = harness.metrics.registry(&Default::default(), &harness.shared);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let outline = |harness: &Harness, height| harness.chain.outline(Height::new(height)).unwrap();
+    let bytes = proposer.chain.block_by_number(Height::new(1)).unwrap().unwrap().outline.len();
+    for (harness, replayed) in [(&proposer, 0), (&validator, 2)] {
+        let text = shown(harness);
+        for expected in [
+            "tandem_execution_lanes_count 1\n".to_owned(),
+            "tandem_execution_segments_count 1\n".to_owned(),
+            "tandem_execution_widest_lane_share_count 1\n".to_owned(),
+            format!("tandem_execution_replayed_blocks_total {replayed}\n"),
+            format!("tandem_execution_access_bytes_total {bytes}\n"),
+        ] {
+            assert!(text.contains(&expected), "{expected} in {text}");
+        }
+    }
+    let expected = execution::Payload::decode(&full.payload).unwrap();
+    drop(validator);
+    let reopened = Harness::open(there.path());
+    for harness in [&proposer, &reopened] {
+        let kept = outline(harness, 1).unwrap();
+        assert_eq!(kept.objects, expected.objects);
+        assert_eq!(kept.transactions().count(), 2);
+        assert!(kept.transactions().all(|transaction| transaction.is_empty()));
+        assert!(outline(harness, 2).unwrap().lanes.is_empty());
+        assert_eq!(outline(harness, 3), None);
+    }
+}
+
 /// Figures for docs/benchmarks.md: `cargo test --release -p execution-node block_times -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, not a check"]

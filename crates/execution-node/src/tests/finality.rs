@@ -3,7 +3,6 @@
 use super::harness::{Harness, Proposed, proposed, request, transfer, valid};
 use crate::engine::{EngineService, ExecutorThreads};
 use crate::finalizer::Durable;
-use crate::metrics::Metrics;
 use crate::pool::PoolThreads;
 use crate::tree::{Node, NotKept};
 use engine_api::{Engine, capabilities_of};
@@ -63,10 +62,9 @@ impl Bench {
     /// Consumes the harness' executor; what tests look at is shared and stays.
     fn start(harness: Harness, fails: bool) -> (Self, Arc<crate::executor::ExecutorShared>) {
         let ((reached, at), (go_on, released)) = (mpsc::channel(), mpsc::channel());
-        let Harness { executor, finalizer, shared, chain, pool_threads } = harness;
+        let Harness { executor, finalizer, metrics, shared, chain, pool_threads } = harness;
         let finalizer = finalizer.with_durable(Box::new(Held { reached, go_on: released, fails }));
         let capabilities = capabilities_of(chain.genesis(), B256::ZERO, "test".into());
-        let metrics = Metrics::default();
         let (service, threads) =
             EngineService::start(executor, finalizer, shared.clone(), capabilities, metrics).unwrap();
         (

@@ -62,6 +62,7 @@ pub(crate) fn pool_options(directory: &Path) -> PoolOptions {
 pub(super) struct Harness {
     pub executor: Executor,
     pub finalizer: Finalizer,
+    pub metrics: Metrics,
     pub shared: Arc<ExecutorShared>,
     pub chain: Chain,
     pub pool_threads: PoolThreads,
@@ -97,9 +98,10 @@ impl Harness {
         let state = genesis_state(&genesis).unwrap();
         let chain = Chain::new(genesis, &state, rules, store, pool).unwrap();
         let shared = Arc::new(ExecutorShared::new(chain.clone()));
-        let executor = Executor::new(shared.clone(), Metrics::default(), BUILD_TIME, fault);
-        let finalizer = Finalizer::new(shared.clone(), Metrics::default());
-        Self { executor, finalizer, shared, chain, pool_threads: threads }
+        let metrics = Metrics::default();
+        let executor = Executor::new(shared.clone(), metrics.clone(), BUILD_TIME, fault);
+        let finalizer = Finalizer::new(shared.clone(), metrics.clone());
+        Self { executor, finalizer, metrics, shared, chain, pool_threads: threads }
     }
 
     pub fn genesis_hash(&self) -> B256 {

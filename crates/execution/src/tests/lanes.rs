@@ -21,12 +21,12 @@ fn chain() -> (Chain, Vec<Address>) {
 }
 
 /// A transaction with the access set it has when it runs after `before`.
-struct Known {
-    tx: RecoveredTx,
-    set: AccessSet,
+pub(super) struct Known {
+    pub(super) tx: RecoveredTx,
+    pub(super) set: AccessSet,
 }
 
-fn known(chain: &Chain, transactions: Vec<RecoveredTx>) -> Vec<Known> {
+pub(super) fn known(chain: &Chain, transactions: Vec<RecoveredTx>) -> Vec<Known> {
     let env = chain.env();
     let mut run = crate::run::BlockRun::new(&chain.state, &chain.rules, &env, &[]).unwrap();
     let run = |tx: RecoveredTx| {
@@ -36,9 +36,9 @@ fn known(chain: &Chain, transactions: Vec<RecoveredTx>) -> Vec<Known> {
     transactions.into_iter().map(run).collect()
 }
 
-type Piece<'a> = (&'a [Known], Vec<(Object, ObjectValue)>);
+pub(super) type Piece<'a> = (&'a [Known], Vec<(Object, ObjectValue)>);
 
-fn plan(lanes: &[Vec<Piece<'_>>]) -> Vec<LanePlan> {
+pub(super) fn plan(lanes: &[Vec<Piece<'_>>]) -> Vec<LanePlan> {
     let piece = |(transactions, taken): &Piece<'_>| SegmentPlan {
         taken: taken.clone(),
         transactions: transactions.iter().map(|k| (k.tx.encoded().clone(), k.set.clone())).collect(),
@@ -47,7 +47,7 @@ fn plan(lanes: &[Vec<Piece<'_>>]) -> Vec<LanePlan> {
 }
 
 /// Replay on 1, 2, 4 and 8 threads and the verifier: all accept with equal outcomes or all refuse with one code.
-fn judge(chain: &Chain, payload: &Payload) -> Result<BlockOutcome, InvalidPayloadCode> {
+pub(super) fn judge(chain: &Chain, payload: &Payload) -> Result<BlockOutcome, InvalidPayloadCode> {
     let bytes = payload.encode();
     let payload = Payload::decode(&bytes).unwrap();
     let transactions = recover_payload(&payload, |_| None).unwrap();

@@ -4,6 +4,7 @@
 mod blocks;
 mod fees;
 mod filters;
+mod lanes;
 mod node;
 mod send;
 mod state;
@@ -35,6 +36,7 @@ pub(super) fn table(api: Arc<Api>) -> Table {
     filters::register(&mut table);
     txpool::register(&mut table);
     node::register(&mut table);
+    lanes::register(&mut table);
     table
 }
 

@@ -7,12 +7,13 @@ use crate::rpc::{
     params::Args,
     simulate,
 };
-use alloy_eips::BlockId;
+use alloy_eips::{BlockId, eip2930::AccessListResult};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest, state::StateOverride};
-use execution::StateView;
+use execution::{BlockEnv, CallRequest, StateOverrides, StateView};
 use jsonrpsee::types::Params;
 use serde::Serialize;
+use state::StateSnapshot;
 
 pub(super) fn register(table: &mut Table) {
     table.cheap("eth_getBalance", balance);
@@ -22,6 +23,7 @@ pub(super) fn register(table: &mut Table) {
     table.cheap("eth_getAccountInfo", account_info);
     table.heavy("eth_call", call);
     table.heavy("eth_estimateGas", estimate_gas);
+    table.heavy("eth_createAccessList", create_access_list);
 }
 
 fn balance(api: &Api, params: &Params<'_>) -> RpcResult<U256> {
@@ -77,8 +79,16 @@ fn account_info(api: &Api, params: &Params<'_>) -> RpcResult<AccountInfo> {
     Ok(AccountInfo { balance: account.balance, nonce: U64::from(account.nonce), code })
 }
 
-fn call(api: &Api, params: &Params<'_>) -> RpcResult<Bytes> {
-    let args = Args::new(params, 4)?;
+/// What a call works on.
+struct Simulated {
+    request: CallRequest,
+    state: StateSnapshot,
+    env: BlockEnv,
+    overrides: StateOverrides,
+}
+
+/// Reads `[transaction, block, state overrides, block overrides]`.
+fn simulated(api: &Api, args: &Args<'_>) -> RpcResult<Simulated> {
     let request: TransactionRequest = args.required(0, "transaction")?;
     let target = api.target(args.optional::<BlockId>(1, "block")?)?;
     let overrides = simulate::state_overrides(args.optional::<StateOverride>(2, "state overrides")?)?;
@@ -87,21 +97,25 @@ fn call(api: &Api, params: &Params<'_>) -> RpcResult<Bytes> {
     if let Some(block) = args.optional::<BlockOverrides>(3, "block overrides")? {
         simulate::override_block(&mut env, block)?;
     }
+    Ok(Simulated { request, state, env, overrides })
+}
+
+fn call(api: &Api, params: &Params<'_>) -> RpcResult<Bytes> {
+    let Simulated { request, state, env, overrides } = simulated(api, &Args::new(params, 4)?)?;
     let gas_max = api.config.call_gas_max;
     simulate::call_answer(execution::call(&state, api.chain.rules(), &env, &request, &overrides, gas_max))
 }
 
 fn estimate_gas(api: &Api, params: &Params<'_>) -> RpcResult<U64> {
-    let args = Args::new(params, 4)?;
-    let request: TransactionRequest = args.required(0, "transaction")?;
-    let target = api.target(args.optional::<BlockId>(1, "block")?)?;
-    let overrides = simulate::state_overrides(args.optional::<StateOverride>(2, "state overrides")?)?;
-    let request = simulate::call_request(request, api.chain.chain_id())?;
-    let (state, mut env) = api.state_and_env(target)?;
-    if let Some(block) = args.optional::<BlockOverrides>(3, "block overrides")? {
-        simulate::override_block(&mut env, block)?;
-    }
+    let Simulated { request, state, env, overrides } = simulated(api, &Args::new(params, 4)?)?;
     let gas_max = api.config.call_gas_max;
     let gas = execution::estimate_gas(&state, api.chain.rules(), &env, &request, &overrides, gas_max)?;
     Ok(U64::from(gas))
+}
+
+fn create_access_list(api: &Api, params: &Params<'_>) -> RpcResult<AccessListResult> {
+    let Simulated { request, state, env, overrides } = simulated(api, &Args::new(params, 4)?)?;
+    let (rules, gas_max) = (api.chain.rules(), api.config.call_gas_max);
+    let found = execution::create_access_list(&state, rules, &env, &request, &overrides, gas_max);
+    simulate::access_list_answer(found)
 }

@@ -6,6 +6,7 @@
 mod blocks;
 mod client;
 mod filters;
+mod lanes;
 mod node;
 mod sending;
 mod server;
