@@ -645,6 +645,10 @@ pub(crate) fn finish(
 }
 
 /// The state after `diff`, while the block has no hash yet.
-fn above<'a>(view: &'a dyn StateView, env: &BlockEnv, diff: StateDiff) -> Overlay<&'a dyn StateView> {
+pub(crate) fn above<'a>(
+    view: &'a dyn StateView,
+    env: &BlockEnv,
+    diff: StateDiff,
+) -> Overlay<&'a dyn StateView> {
     Overlay::new(view, vec![Layer { height: env.height, block_hash: B256::ZERO, diff: Arc::new(diff) }])
 }

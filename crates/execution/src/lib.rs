@@ -48,7 +48,7 @@ mod view;
 pub use access::{Access, AccessSet, Object, ObjectValue};
 pub use access_list::{AccessListOutcome, create_access_list};
 pub use block::{BlockEnv, BlockOutcome};
-pub use builder::{BuildLimits, BuiltBlock, SkippedTx, build};
+pub use builder::{BuildLimits, BuildMemory, BuiltBlock, SkippedTx, build, build_with};
 pub use call::{
     AccountOverride, CallError, CallOutcome, CallRequest, EstimateError, StateOverrides, call, estimate_gas,
 };

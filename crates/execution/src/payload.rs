@@ -92,6 +92,13 @@ pub struct PayloadTx {
     access: Range<u32>,
 }
 
+impl PayloadTx {
+    /// A transaction whose access set is at `access` in the list that [`Payload::numbered`] takes.
+    pub(crate) fn new(encoded: Bytes, access: Range<u32>) -> Self {
+        Self { encoded, access }
+    }
+}
+
 /// An entry of an access set: an index into the object table, and whether the object is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -261,6 +268,19 @@ impl Payload {
             let segments = lane.into_iter().map(|plan| payload.place(plan, &mut numbers)).collect();
             payload.lanes.push(Lane { segments });
         }
+        payload.check()?;
+        Ok(payload)
+    }
+
+    /// [`Self::new`] of lanes whose objects are numbered already.
+    pub(crate) fn numbered(
+        objects: Vec<TableEntry>,
+        lanes: Vec<Lane>,
+        entries: Vec<Entry>,
+    ) -> Result<Self, PayloadError> {
+        at_most("lanes", lanes.len() as u64, LANES_MAX)?;
+        at_most("objects", objects.len() as u64, OBJECTS_MAX)?;
+        let payload = Self { objects, lanes, entries };
         payload.check()?;
         Ok(payload)
     }

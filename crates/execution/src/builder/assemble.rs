@@ -1,0 +1,168 @@
+//! Makes payload and outcome of what a build included, without running anything again.
+
+use super::{
+    block::{Block, Included},
+    pack::{PackedLane, Row},
+    sheet::{CellId, Sheet},
+    speculate::Ran,
+};
+use crate::{
+    Entry, Lane, Object, Owner, Payload, PayloadError, PayloadTransactions, PayloadTx, RecoveredTx, Segment,
+    StateDiff, TableEntry, TxReceipt,
+    diff::{DiffShard, SHARDS},
+    run::Totals,
+};
+use alloy_primitives::map::B256Map;
+use rayon::prelude::*;
+
+/// With fewer objects, handing work to other threads costs more than the work.
+const SERIAL_BELOW: usize = 512;
+
+/// The payload of a packed block.
+pub(super) fn payload(block: &Block, row: &Row, lanes: &[PackedLane]) -> Result<Payload, PayloadError> {
+    let table = Table::new(block, row, lanes);
+    let encoded = lanes.iter().map(|lane| lane_of(block, &table, lane));
+    let (mut made, mut entries): (Vec<Lane>, Vec<Entry>) = (Vec::with_capacity(lanes.len()), Vec::new());
+    entries.reserve(block.trace.touches.len());
+    for make in encoded {
+        made.push(make(&mut entries));
+    }
+    Payload::numbered(table.objects, made, entries)
+}
+
+fn lane_of<'a>(
+    block: &'a Block,
+    table: &'a Table<'a>,
+    lane: &'a PackedLane,
+) -> impl FnOnce(&mut Vec<Entry>) -> Lane + 'a {
+    move |entries| {
+        let mut transaction = |member: &u32| {
+            let Included { transaction, touches, .. } = &block.included[*member as usize];
+            let start = entries.len();
+            let touches = block.trace.touches(touches);
+            let entry = |touch: &super::sheet::Touch| Entry {
+                object: table.number(touch.cell),
+                written: touch.written,
+            };
+            entries.extend(touches.iter().map(entry));
+            entries[start..].sort_unstable_by_key(|entry| entry.object);
+            PayloadTx::new(transaction.encoded().clone(), start as u32..entries.len() as u32)
+        };
+        let segments = lane.segments.iter().map(|segment| {
+            let mut taken: Vec<_> =
+                segment.taken.iter().map(|(id, value)| (table.number(*id), *value)).collect();
+            taken.sort_unstable_by_key(|(number, _)| *number);
+            let transactions = lane.members[segment.members.clone()].iter().map(&mut transaction).collect();
+            Segment { taken, transactions }
+        });
+        Lane { segments: segments.collect() }
+    }
+}
+
+/// The payload's object table.
+struct Table<'a> {
+    row: &'a Row,
+    objects: Vec<TableEntry>,
+    /// Per cell: its number in the table.
+    numbers: Vec<u32>,
+}
+
+impl<'a> Table<'a> {
+    fn new(block: &Block, row: &'a Row, lanes: &[PackedLane]) -> Self {
+        let ordered = in_order(&block.sheet);
+        let owners = owners(block, row, lanes);
+        let mut numbers = vec![u32::MAX; row.len()];
+        let objects = ordered.iter().enumerate().map(|(number, (object, id))| {
+            let at = row.at(*id);
+            numbers[at] = number as u32;
+            TableEntry { object: *object, owner: owners[at] }
+        });
+        let objects = objects.collect();
+        Self { row, objects, numbers }
+    }
+
+    fn number(&self, id: CellId) -> u32 {
+        self.numbers[self.row.at(id)]
+    }
+}
+
+/// The objects that included transactions touch, ascending.
+fn in_order(sheet: &Sheet) -> Vec<(Object, CellId)> {
+    let cells = |(shard, part): (usize, &super::sheet::SheetShard)| {
+        let used = part.cells.iter().enumerate().filter(|(_, cell)| cell.used);
+        used.map(|(index, cell)| (cell.object, CellId::new(shard, index))).collect::<Vec<_>>()
+    };
+    let mut objects: Vec<_> = sheet.shards.iter().enumerate().flat_map(cells).collect();
+    match objects.len() {
+        0..SERIAL_BELOW => objects.sort_unstable_by_key(|(object, _)| *object),
+        _ => objects.par_sort_unstable_by_key(|(object, _)| *object),
+    }
+    objects
+}
+
+/// Who may touch each object: the one lane that does, or all when several look.
+fn owners(block: &Block, row: &Row, lanes: &[PackedLane]) -> Vec<Owner> {
+    let mut owners: Vec<Option<Owner>> = vec![None; row.len()];
+    for (number, lane) in lanes.iter().enumerate() {
+        let own = Owner::Lane(number as u8);
+        for member in &lane.members {
+            for touch in block.trace.touches(&block.included[*member as usize].touches) {
+                let owner = &mut owners[row.at(touch.cell)];
+                *owner = match *owner {
+                    None => Some(own),
+                    Some(other) if other != own => Some(Owner::Shared),
+                    same => same,
+                };
+            }
+        }
+    }
+    owners.into_iter().map(|owner| owner.unwrap_or(Owner::Shared)).collect()
+}
+
+/// What the block's transactions changed.
+pub(super) fn changes(sheet: &Sheet) -> StateDiff {
+    let make = |shard: usize| {
+        let mut part = DiffShard::default();
+        for cell in sheet.shards[shard].cells.iter().filter(|cell| cell.written) {
+            let Object { address, slot } = cell.object;
+            match slot {
+                None => part.set_account(address, cell.old.account(), cell.new.account()),
+                Some(slot) => part.set_slot(address, slot, cell.old.word(), cell.new.word()),
+            }
+        }
+        part
+    };
+    let shards: Vec<DiffShard> = match sheet.len() {
+        0..SERIAL_BELOW => (0..SHARDS).map(make).collect(),
+        _ => (0..SHARDS).into_par_iter().map(make).collect(),
+    };
+    let mut parts = shards.into_iter();
+    let shards = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let mut diff = StateDiff::from_shards(shards, B256Map::default());
+    diff.take_code(|hash| sheet.code.get(hash).map(revm::state::Bytecode::original_bytes));
+    diff
+}
+
+/// Transactions and receipts in canonical order.
+pub(super) fn in_canonical_order(
+    included: Vec<Included>,
+    lanes: &[PackedLane],
+) -> (PayloadTransactions, Vec<TxReceipt>, Totals) {
+    let (mut receipts, mut totals) = (Vec::with_capacity(included.len()), Totals::default());
+    let mut included: Vec<Option<(RecoveredTx, Box<Ran>)>> =
+        included.into_iter().map(|included| Some((included.transaction, included.ran))).collect();
+    let mut transactions = PayloadTransactions::default();
+    for lane in lanes {
+        let mut own = Vec::with_capacity(lane.members.len());
+        for member in &lane.members {
+            let Some((transaction, ran)) = included[*member as usize].take() else { continue };
+            let Ran { mut receipt, fee } = *ran;
+            totals.fees = totals.fees.saturating_add(fee);
+            totals.place(&mut receipt);
+            receipts.push(receipt);
+            own.push(transaction);
+        }
+        transactions.lanes.push(own);
+    }
+    (transactions, receipts, totals)
+}

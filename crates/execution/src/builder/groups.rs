@@ -1,0 +1,140 @@
+//! Guesses which candidates of a batch meet, from their senders, recipients and arguments and from what earlier builds
+//! learned. Those go into one group, which one thread runs in order.
+
+use super::memory::{BuildMemory, kind_of};
+use crate::RecoveredTx;
+use alloy_consensus::Transaction;
+use alloy_primitives::{
+    Address,
+    map::{DefaultHashBuilder, HashMap},
+};
+use std::hash::BuildHasher;
+
+/// Arguments of a call that are looked at.
+const ARGUMENTS: usize = 4;
+/// A candidate counts for at most this much gas: limits are often far above what is used.
+const WEIGHT_MAX: u64 = 100_000;
+/// Candidates that a thread takes at once, at least.
+const CHUNK: usize = 16;
+
+/// Why candidates may meet.
+#[derive(Hash)]
+enum Key<'a> {
+    /// The account itself: its nonce, its balance.
+    Account(&'a Address),
+    /// What a contract keeps about somebody.
+    Entry(&'a Address, &'a [u8]),
+    /// Anything of a contract.
+    Contract(&'a Address),
+}
+
+/// A batch in pieces that probably do not meet.
+pub(super) struct Groups {
+    /// Numbers of candidates in order; the heaviest pieces come first.
+    pub chunks: Vec<Vec<u32>>,
+    /// The heaviest group's part of the whole, in percent.
+    pub heaviest: u64,
+}
+
+/// Groups the candidates of a batch.
+pub(super) fn group(batch: &[RecoveredTx], memory: &BuildMemory) -> Groups {
+    let roots = join(batch, memory);
+    let mut slots = vec![u32::MAX; batch.len()];
+    let mut groups: Vec<(u64, Vec<u32>)> = Vec::new();
+    for (number, transaction) in batch.iter().enumerate() {
+        let slot = &mut slots[roots[number] as usize];
+        if *slot == u32::MAX {
+            *slot = groups.len() as u32;
+            groups.push((0, Vec::new()));
+        }
+        let (weight, members) = &mut groups[*slot as usize];
+        *weight += transaction.gas_limit().min(WEIGHT_MAX);
+        members.push(number as u32);
+    }
+    let total: u64 = groups.iter().map(|(weight, _)| weight).sum();
+    let heaviest = groups.iter().map(|(weight, _)| weight).max().copied().unwrap_or_default();
+    let (mut large, small): (Vec<_>, Vec<_>) =
+        groups.into_iter().partition(|(_, members)| members.len() >= CHUNK);
+    large.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    let mut chunks: Vec<Vec<u32>> = large.into_iter().map(|(_, members)| members).collect();
+    let mut open: Vec<u32> = Vec::with_capacity(2 * CHUNK);
+    for (_, members) in small {
+        open.extend(members);
+        if open.len() >= CHUNK {
+            chunks.push(std::mem::replace(&mut open, Vec::with_capacity(2 * CHUNK)));
+        }
+    }
+    if !open.is_empty() {
+        chunks.push(open);
+    }
+    Groups { chunks, heaviest: 100 * heaviest / total.max(1) }
+}
+
+/// The first candidate of each candidate's group.
+fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
+    let mut groups = Joined::new(batch.len());
+    let hasher = DefaultHashBuilder::default();
+    let mut first: HashMap<u64, u32> = HashMap::default();
+    first.reserve(3 * batch.len());
+    for (number, transaction) in batch.iter().enumerate() {
+        let number = number as u32;
+        // Two keys of one hash only join what need not be joined.
+        let mut meet = |key: Key<'_>| {
+            let other = *first.entry(hasher.hash_one(key)).or_insert(number);
+            groups.join(number, other);
+        };
+        let sender = transaction.sender();
+        meet(Key::Account(&sender));
+        let Some(kind) = kind_of(transaction) else { continue };
+        let envelope = transaction.envelope();
+        let (to, input) = (&kind.0, envelope.input());
+        if input.is_empty() || !envelope.value().is_zero() {
+            meet(Key::Account(to));
+        }
+        let mut known = false;
+        for contract in memory.hot(&kind) {
+            known |= contract == *to;
+            meet(Key::Contract(&contract));
+        }
+        if known || kind.1.is_none() {
+            continue;
+        }
+        meet(Key::Entry(to, sender.as_slice()));
+        for address in input[4..].chunks_exact(32).take(ARGUMENTS).filter_map(as_address) {
+            meet(Key::Entry(to, address));
+        }
+    }
+    (0..batch.len() as u32).map(|number| groups.root(number)).collect()
+}
+
+/// The last 20 bytes of an argument that looks like an address: amounts have zeros where it begins.
+fn as_address(word: &[u8]) -> Option<&[u8]> {
+    let (zeros, address) = word.split_at(12);
+    let plausible = zeros.iter().all(|byte| *byte == 0) && address[..4].iter().any(|byte| *byte != 0);
+    plausible.then_some(address)
+}
+
+/// Sets that grow together. The root of one is its lowest member.
+pub(super) struct Joined {
+    parents: Vec<u32>,
+}
+
+impl Joined {
+    pub(super) fn new(count: usize) -> Self {
+        Self { parents: (0..count as u32).collect() }
+    }
+
+    pub(super) fn root(&mut self, mut number: u32) -> u32 {
+        while self.parents[number as usize] != number {
+            let above = self.parents[self.parents[number as usize] as usize];
+            self.parents[number as usize] = above;
+            number = above;
+        }
+        number
+    }
+
+    pub(super) fn join(&mut self, a: u32, b: u32) {
+        let (a, b) = (self.root(a), self.root(b));
+        self.parents[a.max(b) as usize] = a.min(b);
+    }
+}
