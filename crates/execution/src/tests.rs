@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod blocks;
+mod building;
 mod calls;
 mod figures;
 mod formats;

@@ -2,6 +2,7 @@ use super::*;
 use alloy_consensus::{TxEip7702, TxLegacy};
 use alloy_eips::{eip2935, eip7702::Authorization};
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const RECIPIENT: Address = Address::repeat_byte(0x11);
 
@@ -204,14 +205,11 @@ fn gas_limits_of_a_block_are_enforced_by_execution_and_by_building() {
         });
     let one = one.unwrap();
     assert!(one.transactions.len() == 1 && one.payload.len() as u64 <= room.bytes);
-    let mut asked = 0;
-    let mut stop = || {
-        asked += 1;
-        asked > 1
-    };
+    let asked = AtomicUsize::new(0);
+    let stop = || asked.fetch_add(1, Ordering::Relaxed) > 0;
     let limits = LIMITS;
     let stopped =
-        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, limits, &[], transfers, &mut stop);
+        build(&chain.state, &chain.rules, &chain.env(), &chain.lthash, limits, &[], transfers, stop);
     assert_eq!(stopped.unwrap().transactions.len(), 1);
 }
 
