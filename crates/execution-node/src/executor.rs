@@ -7,8 +7,8 @@ use crate::metrics::Metrics;
 use crate::tree::{Base, BlockTree, Node, NotKept, layers, nonce_above};
 use alloy_primitives::{Bytes, map::B256Map};
 use execution::{
-    BlockEnv, BlockOutcome, BuildLimits, ExecuteError, InvalidPayloadCode, InvalidTx, LtHash, Overlay,
-    Payload, PayloadTransactions, RecoveredTx, SkippedTx, ViewError,
+    BlockEnv, BlockOutcome, BuildLimits, BuildMemory, ExecuteError, InvalidPayloadCode, InvalidTx, LtHash,
+    Overlay, Payload, PayloadTransactions, RecoveredTx, SkippedTx, ViewError,
 };
 use parking_lot::Mutex;
 use state::{BlockRecord, ExecutedBlock, StateError, StateSnapshot};
@@ -52,6 +52,7 @@ pub(crate) struct Executor {
     metrics: Metrics,
     build_time_max: Duration,
     built: VecDeque<Built>,
+    memory: BuildMemory,
     refused: Refused,
     fault: Option<Fault>,
 }
@@ -174,7 +175,8 @@ impl Executor {
         build_time_max: Duration,
         fault: Option<Fault>,
     ) -> Self {
-        Self { shared, metrics, build_time_max, built: VecDeque::new(), refused: Refused::default(), fault }
+        let (built, memory, refused) = (VecDeque::new(), BuildMemory::new(), Refused::default());
+        Self { shared, metrics, build_time_max, built, memory, refused, fault }
     }
 
     /// Builds and executes a payload from the pool.
@@ -196,7 +198,8 @@ impl Executor {
         let candidates = Candidates::new(&chain, env.base_fee, &parent.path, limits.bytes.saturating_mul(2));
         let deadline = started + self.build_time_max;
         let stop = || Instant::now() >= deadline;
-        let built = execution::build(
+        let built = execution::build_with(
+            &mut self.memory,
             &parent.view,
             chain.rules(),
             &env,

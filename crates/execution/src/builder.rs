@@ -18,6 +18,8 @@ mod merge;
 mod pack;
 mod sheet;
 mod speculate;
+#[cfg(test)]
+mod tests;
 
 pub use memory::BuildMemory;
 

@@ -105,11 +105,6 @@ impl<'a> BlockRun<'a> {
         self.totals.gas_used
     }
 
-    /// Gas left in the block.
-    pub(crate) fn gas_left(&self) -> u64 {
-        self.env.gas_limit.saturating_sub(self.totals.gas_used)
-    }
-
     /// Runs one transaction and tells what it touched. A refused one leaves no trace.
     pub(crate) fn transact(&mut self, transaction: &RecoveredTx) -> Result<AccessSet, Refusal<ViewError>> {
         check_gas_limit(transaction, &self.env).map_err(Refusal::Invalid)?;

@@ -346,9 +346,7 @@ fn sign(chain: &Chain, acts: &[(u8, Act)]) -> Vec<RecoveredTx> {
                 deployed.push(key.address().create(nonce));
                 key.sign(tx(nonce, TxKind::Create, 300_000, deployer(&COUNTER_CODE)))
             }
-            Act::CallDeployed(n) => {
-                call(key, nonce, deployed[usize::from(n) % deployed.len()], Bytes::new())
-            }
+            Act::CallDeployed(n) => call(key, nonce, deployed[usize::from(n) % deployed.len()], Bytes::new()),
             Act::Delegate(to) => {
                 let other = usize::from(to) % chain.keys.len();
                 let authorization = Authorization {
