@@ -170,23 +170,22 @@ impl<'a> Runner<'a> {
     }
 
     fn run(&mut self, transaction: &RecoveredTx, first_touch: u32) -> Result<Attempted, ViewError> {
-        let Site { rules, env, room, .. } = self.site;
+        let Site { env, room, .. } = self.site;
         let result = evm::transact(&mut self.evm, evm::tx_env(transaction));
         evm::drain(&mut self.evm, |changes, state| match result {
             Ok(ran) => {
                 if !state.settle(changes, transaction, first_touch as usize, room) {
                     return Ok(Attempted::NoRoom);
                 }
-                let receipt = evm::receipt(transaction, ran.result, env.base_fee);
-                Ok(Attempted::Ran(Box::new(Ran { receipt, fee: ran.fee })))
+                let fee = ran.fee;
+                let receipt = evm::receipt(transaction, ran, env.base_fee);
+                Ok(Attempted::Ran(Box::new(Ran { receipt, fee })))
             }
-            Err(error) => match Refusal::of(error, rules, transaction) {
-                Refusal::Invalid(error) => Ok(Attempted::Refused(error)),
-                Refusal::Evm(reason) | Refusal::State(ViewError::Evm(reason)) => {
-                    Ok(Attempted::Refused(InvalidTx::Other(reason)))
-                }
-                Refusal::State(error) => Err(error),
-            },
+            Err(Refusal::Invalid(error)) => Ok(Attempted::Refused(error)),
+            Err(Refusal::Evm(reason) | Refusal::State(ViewError::Evm(reason))) => {
+                Ok(Attempted::Refused(InvalidTx::Other(reason)))
+            }
+            Err(Refusal::State(error)) => Err(error),
         })
     }
 
@@ -196,12 +195,12 @@ impl<'a> Runner<'a> {
     }
 
     pub(super) fn into_parts(self) -> (Sheet, Trace) {
-        let SheetState { own, trace, .. } = self.evm.ctx.journaled_state.database;
+        let SheetState { own, trace, .. } = self.evm.ctx.journaled_state.database.state;
         (own, trace)
     }
 
     fn state(&mut self) -> &mut SheetState<'a> {
-        &mut self.evm.ctx.journaled_state.database
+        evm::state(&mut self.evm)
     }
 }
 
