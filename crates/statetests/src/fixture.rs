@@ -1,6 +1,6 @@
 //! The JSON format of state tests.
 
-use crate::quantity::{Quantity, byte_lists, bytes};
+use crate::quantity::{Quantity, Wide, byte_lists, bytes};
 use alloy_primitives::{Address, B256, Bytes};
 use serde::Deserialize;
 use serde_json::Value;
@@ -106,14 +106,14 @@ pub struct Transaction {
     #[serde(deserialize_with = "byte_lists")]
     pub data: Vec<Bytes>,
     /// Gas limits.
-    pub gas_limit: Vec<Quantity>,
+    pub gas_limit: Vec<Wide>,
     /// Values in wei.
-    pub value: Vec<Quantity>,
+    pub value: Vec<Wide>,
     /// Recipient; empty or absent for a creation.
     #[serde(default)]
     pub to: Option<String>,
     /// Nonce.
-    pub nonce: Quantity,
+    pub nonce: Wide,
     /// Key to sign with.
     #[serde(default)]
     pub secret_key: Option<Quantity>,
@@ -122,16 +122,16 @@ pub struct Transaction {
     pub sender: Option<Address>,
     /// Price of legacy and EIP-2930 transactions.
     #[serde(default)]
-    pub gas_price: Option<Quantity>,
+    pub gas_price: Option<Wide>,
     /// Fee cap of EIP-1559.
     #[serde(default)]
-    pub max_fee_per_gas: Option<Quantity>,
+    pub max_fee_per_gas: Option<Wide>,
     /// Tip of EIP-1559.
     #[serde(default)]
-    pub max_priority_fee_per_gas: Option<Quantity>,
+    pub max_priority_fee_per_gas: Option<Wide>,
     /// Of blob transactions.
     #[serde(default)]
-    pub max_fee_per_blob_gas: Option<Quantity>,
+    pub max_fee_per_blob_gas: Option<Wide>,
     /// Of blob transactions.
     #[serde(default)]
     pub blob_versioned_hashes: Option<Vec<B256>>,
@@ -162,21 +162,21 @@ pub struct AccessListItem {
 #[serde(rename_all = "camelCase")]
 pub struct Authorization {
     /// Chain, or 0 for any.
-    pub chain_id: Quantity,
+    pub chain_id: Wide,
     /// Delegate.
     pub address: Address,
     /// The authority's nonce.
-    pub nonce: Quantity,
+    pub nonce: Wide,
     /// Signature parity.
     #[serde(default)]
-    pub y_parity: Option<Quantity>,
+    pub y_parity: Option<Wide>,
     /// The same under the name that every fixture has.
     #[serde(default)]
-    pub v: Option<Quantity>,
+    pub v: Option<Wide>,
     /// Signature.
-    pub r: Quantity,
+    pub r: Wide,
     /// Signature.
-    pub s: Quantity,
+    pub s: Wide,
 }
 
 /// What one variant of the transaction must do.

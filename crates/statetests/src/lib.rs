@@ -35,7 +35,7 @@ mod transaction;
 
 pub use case::{Case, cases};
 pub use fixture::{Account, Env, Fixture, FixtureError, Indexes, Post, Transaction, parse};
-pub use quantity::Quantity;
+pub use quantity::{Quantity, Wide};
 pub use report::{FolderTally, Report};
 pub use run::{Failure, Passed, Skip, Verdict, run};
 pub use state::WorldState;

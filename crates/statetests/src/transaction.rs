@@ -1,6 +1,6 @@
 //! The signed transaction of a case.
 
-use crate::{Case, Transaction, fixture};
+use crate::{Case, Transaction, Wide, fixture};
 use alloy_consensus::{TxEip1559, TxEip2930, TxEip7702, TxLegacy};
 use alloy_eips::{
     eip2930::{AccessList, AccessListItem},
@@ -123,7 +123,7 @@ impl Fields {
             nonce: template.nonce.to_u64().ok_or_else(|| impossible("nonce beyond 64 bits"))?,
             gas_limit: gas_limit.to_u64().ok_or_else(|| impossible("gas limit beyond 64 bits"))?,
             to: recipient(template.to.as_deref())?,
-            value: value.0,
+            value: value.0.ok_or_else(|| impossible("value beyond 256 bits"))?.0,
             input: input.clone(),
             has_access_list: access_list.is_some(),
             access_list: access_list.map(|list| list_of(list)).unwrap_or_default(),
@@ -152,7 +152,7 @@ impl Fields {
     }
 }
 
-fn fee(quantity: Option<crate::Quantity>, name: &str) -> Result<u128, NoTransaction> {
+fn fee(quantity: Option<Wide>, name: &str) -> Result<u128, NoTransaction> {
     let quantity = quantity.ok_or_else(|| malformed(format!("{name} is missing")))?;
     quantity.to_u128().ok_or_else(|| impossible(format!("{name} beyond 128 bits")))
 }
@@ -184,8 +184,12 @@ fn authorizations(template: &Transaction) -> Result<Vec<SignedAuthorization>, No
             let parity = item.v.or(item.y_parity).ok_or_else(|| malformed("authorization without parity"))?;
             let parity = parity.to_u64().and_then(|parity| u8::try_from(parity).ok());
             let parity = parity.ok_or_else(|| impossible("authorization's parity beyond 8 bits"))?;
-            let inner = Authorization { chain_id: item.chain_id.0, address: item.address, nonce };
-            Ok(SignedAuthorization::new_unchecked(inner, parity, item.r.0, item.s.0))
+            let word = |wide: Wide| {
+                let word = wide.0.map(|quantity| quantity.0);
+                word.ok_or_else(|| impossible("authorization's number beyond 256 bits"))
+            };
+            let inner = Authorization { chain_id: word(item.chain_id)?, address: item.address, nonce };
+            Ok(SignedAuthorization::new_unchecked(inner, parity, word(item.r)?, word(item.s)?))
         })
         .collect()
 }

@@ -169,6 +169,35 @@ fn a_refusal_for_another_reason_passes_and_is_counted() {
 }
 
 #[test]
+fn a_transaction_that_cannot_be_written_is_refused_before_it_exists() {
+    let too_large = format!("0x:bigint 0x1{}", "0".repeat(64));
+    let wide = |field: &str, value: Value| {
+        let mut fixture = read("transfers/without_bytes.json");
+        let test = fixture.as_object_mut().unwrap().values_mut().next().unwrap();
+        test["transaction"][field] = value;
+        fixture
+    };
+    for mut fixture in [
+        wide("value", json!([too_large])),
+        wide("nonce", json!(too_large)),
+        wide("gasLimit", json!(["0x10000000000000000", "0x10000000000000000"])),
+        wide("maxFeePerGas", json!("0x100000000000000000000000000000000")),
+    ] {
+        let report = run(&[("one.json", &text_of(&fixture))]);
+        assert_eq!(report.total().passed(), 0);
+        assert!(report.failures().all(|(_, failure)| matches!(failure, Failure::Refused(_))));
+        let test = fixture.as_object_mut().unwrap().values_mut().next().unwrap();
+        for posts in test["post"].as_object_mut().unwrap().values_mut() {
+            for post in posts.as_array_mut().unwrap() {
+                post["expectException"] = "TR_RLP_WRONGVALUE".into();
+            }
+        }
+        let report = run(&[("one.json", &text_of(&fixture))]);
+        assert_eq!((report.total().refused, report.total().failed), (6, 0), "{}", report.summary(9));
+    }
+}
+
+#[test]
 fn a_transaction_of_another_sender_is_a_failure() {
     let mut fixture = read("transfers/to_a_new_account.json");
     let test = fixture.as_object_mut().unwrap().values_mut().next().unwrap();
