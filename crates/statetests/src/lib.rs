@@ -32,11 +32,13 @@ mod run;
 mod state;
 mod suite;
 mod transaction;
+mod verdict;
 
 pub use case::{Case, cases};
 pub use fixture::{Account, Env, Fixture, FixtureError, Indexes, Post, Transaction, parse};
 pub use quantity::{Quantity, Wide};
 pub use report::{FolderTally, Report};
-pub use run::{Failure, Passed, Skip, Verdict, run};
+pub use run::run;
 pub use state::WorldState;
 pub use suite::{Progress, Suite, SuiteError};
+pub use verdict::{Failure, Passed, Skip, Verdict};

@@ -8,6 +8,7 @@ use std::{
     env, fs,
     panic::catch_unwind,
     path::{Path, PathBuf},
+    process::Command,
     sync::Once,
 };
 use tempfile::TempDir;
@@ -332,6 +333,52 @@ fn a_filter_runs_the_cases_that_a_failure_names() {
     let nothing = suite().filtered("no such case").run(1, &()).unwrap();
     assert_eq!(nothing.total().ran(), 0);
     assert!(!nothing.succeeded(), "a run of nothing proves nothing");
+}
+
+#[test]
+fn a_filter_leaves_malformed_files_alone_that_it_does_not_name() {
+    let good = text_of(&read("transfers/to_a_new_account.json"));
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("good.json"), good).unwrap();
+    fs::write(folder.path().join("bad.json"), "{").unwrap();
+    let failed = |filter: &str| {
+        Suite::discover(folder.path()).unwrap().filtered(filter).run(1, &()).unwrap().total().failed
+    };
+    assert_eq!(
+        (failed("good.json"), failed("Prague"), failed("bad"), failed("bad.json::x"), failed("")),
+        (0, 0, 1, 1, 1)
+    );
+}
+
+/// Exit code and output of the program.
+fn program(arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_statetests"));
+    let output = command.args(arguments).env_remove("TANDEM_STATE_TESTS").output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_program_ends_with_0_only_when_something_ran_and_nothing_failed() {
+    let temporary = TempDir::new().unwrap();
+    let (report, wrong) = (temporary.path().join("report.json"), temporary.path().join("wrong.json"));
+    let mut fixture = read("transfers/to_a_new_account.json");
+    first_post(&mut fixture, "Prague")["hash"] = Value::from(format!("0x{}", "11".repeat(32)));
+    fs::write(&wrong, text_of(&fixture)).unwrap();
+    let (refused, wrong) = (folder().join("refused"), wrong.to_str().unwrap());
+    let refused = refused.to_str().unwrap();
+
+    let (code, text) = program(&[refused, "--jobs", "1", "--json", report.to_str().unwrap()]);
+    assert_eq!(code, 0, "{text}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+    assert_eq!(report["total"]["failed"], 0);
+    assert!(report["total"]["passed"].as_u64().unwrap() > 0);
+
+    assert_eq!(program(&[refused, "--filter", "nothing has this name"]).0, 1);
+    let (code, text) = program(&[wrong]);
+    assert_eq!(code, 1);
+    assert!(text.contains("--filter 'wrong.json::to_a_new_account::Prague/d0g0v0'"), "{text}");
+    assert_eq!(program(&["/nowhere"]).0, 2);
+    assert_eq!(program(&[]).0, 2);
 }
 
 #[test]
