@@ -1,7 +1,7 @@
 //! Samples, medians and tables.
 
 use rustix::time::{ClockId, clock_gettime};
-use std::{collections::BTreeMap, fmt, time::Instant};
+use std::{fmt, time::Instant};
 
 /// One run of one variant.
 pub struct Sample {
@@ -161,21 +161,17 @@ impl fmt::Display for Table {
 
 /// Microseconds per transaction by block size.
 pub fn growth(tables: &[Table]) -> String {
-    let mut phases: BTreeMap<(Option<usize>, usize), (&str, Vec<f64>)> = BTreeMap::new();
-    for row in tables.iter().flat_map(|table| table.rows.iter().map(move |row| (table, row))) {
-        let (table, row) = row;
-        let order = ORDER.iter().position(|name| *name == row.name);
-        let (_, figures) = phases.entry((order, row.threads)).or_insert((row.name, Vec::new()));
-        figures.push(table.per_tx(median(row.wall_ms.clone())) * 1e3);
-    }
     let sizes: String = tables.iter().map(|table| format!(" {:>8}", table.transactions)).collect();
     let load = tables.first().map_or("", |table| table.load);
     let title =
         format!("{load}: µs per transaction by block size\nphase       threads{sizes}  last / first\n");
-    let lines = phases.into_iter().map(|((_, threads), (name, figures))| {
+    let lines = tables.first().map_or(&[][..], |table| &table.rows).iter().map(|row| {
+        let same = tables.iter().filter_map(|table| Some((table, table.row(row.name, row.threads)?)));
+        let figures: Vec<f64> =
+            same.map(|(table, row)| table.per_tx(median(row.wall_ms.clone())) * 1e3).collect();
         let cells: String = figures.iter().map(|figure| format!(" {figure:8.2}")).collect();
         let grown = figures.last().zip(figures.first()).map_or(1.0, |(last, first)| last / first);
-        format!("{name:11} {threads:7}{cells}  {grown:12.2}\n")
+        format!("{:11} {:7}{cells}  {grown:12.2}\n", row.name, row.threads)
     });
     title + &lines.collect::<String>()
 }
