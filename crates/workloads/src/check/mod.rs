@@ -259,7 +259,7 @@ impl<'a> Judge<'a> {
     /// Lanes that chance packed give every transaction the receipt, and the state the digest, that they had before.
     fn naive(&mut self, footprints: &[Footprint], oracle: &BlockOutcome) -> Result<(), String> {
         let lanes = packing::lanes(footprints, &mut self.rng);
-        let plan = packing::plan(self.world, &lanes, &mut self.rng)?;
+        let plan = packing::plan(self.world, &lanes, false, &mut self.rng)?;
         let segments = plan.iter().any(|lane| lane.len() > 1);
         let payload = Payload::new(plan).map_err(|error| format!("naive lanes are no payload: {error}"))?;
         let env = self.world.chain.env();
@@ -277,7 +277,11 @@ impl<'a> Judge<'a> {
     /// Naive lanes with something wrong, a block with too little gas, and bytes with something wrong.
     fn mutants(&mut self, built: &BuiltBlock, footprints: &[Footprint]) -> Result<(), String> {
         let lanes = packing::lanes(footprints, &mut self.rng);
-        let plan = packing::plan(self.world, &lanes, &mut self.rng)?;
+        let bold = self.rng.random();
+        let plan = packing::plan(self.world, &lanes, bold, &mut self.rng)?;
+        if bold {
+            self.plan(plan.clone()).map_err(|what| format!("bold cuts: {what}"))?;
+        }
         for _ in 0..2 {
             let mut mutant = plan.clone();
             let mutation = *Mutation::ALL.choose(&mut self.rng).expect("not empty");

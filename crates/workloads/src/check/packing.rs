@@ -46,10 +46,12 @@ fn independent_groups(transactions: &[Footprint]) -> Vec<usize> {
     groups.iter().map(|group| names.binary_search(group).unwrap_or_default()).collect()
 }
 
-/// Cuts lanes into segments at random places and lists what each takes over.
+/// Cuts lanes into segments at random places and lists what each takes over. A `bold` plan may take over code that is
+/// new in the block, which every node has to refuse.
 pub(super) fn plan(
     world: &World,
     lanes: &[Vec<Footprint>],
+    bold: bool,
     rng: &mut ChaCha8Rng,
 ) -> Result<Vec<LanePlan>, String> {
     let (ratio, mut cuts_left) = ([0.0, 0.2, 1.0][rng.random_range(0..3)], CUTS);
@@ -58,18 +60,18 @@ pub(super) fn plan(
         let mut cuts: Vec<usize> = (1..lane.len()).filter(|_| rng.random_bool(ratio)).collect();
         cuts.truncate(cuts_left);
         cuts_left -= cuts.len();
-        plans.push(segments(world, lane, cuts)?);
+        plans.push(segments(world, lane, cuts, bold)?);
     }
     Ok(plans)
 }
 
-/// Segments that begin at `cuts`, but for those that would take over code that is new in the block: no payload can
-/// say that, so such a segment is joined to the one before it.
-fn segments(world: &World, lane: &[Footprint], cuts: Vec<usize>) -> Result<LanePlan, String> {
+/// Segments that begin at `cuts`. Unless the plan is bold, one that would take over new code is joined to the one before.
+fn segments(world: &World, lane: &[Footprint], cuts: Vec<usize>, bold: bool) -> Result<LanePlan, String> {
     let mut starts = vec![0];
     for end in cuts.into_iter().chain([lane.len()]) {
         while let Some(start) = starts.last().copied().filter(|start| *start > 0)
-            && taken(world, lane, start, end)?.is_none()
+            && !bold
+            && taken(world, lane, start, end)?.has_new_code
         {
             starts.pop();
         }
@@ -79,48 +81,49 @@ fn segments(world: &World, lane: &[Footprint], cuts: Vec<usize>) -> Result<LaneP
     for pair in starts.windows(2) {
         let transactions = lane[pair[0]..pair[1]].iter();
         plan.push(SegmentPlan {
-            taken: taken(world, lane, pair[0], pair[1])?.unwrap_or_default(),
+            taken: taken(world, lane, pair[0], pair[1])?.values,
             transactions: transactions.map(|(tx, set)| (tx.encoded().clone(), set.clone())).collect(),
         });
     }
     Ok(plan)
 }
 
-/// What `lane[start..end]` touches of what was written before it, with the values that the oracle finds there; `None`
-/// if one is an account whose code is another one than before the block.
-fn taken(
-    world: &World,
-    lane: &[Footprint],
-    start: usize,
-    end: usize,
-) -> Result<Option<Vec<(Object, ObjectValue)>>, String> {
+/// What a segment takes over.
+#[derive(Default)]
+struct Taken {
+    values: Vec<(Object, ObjectValue)>,
+    /// Whether one is an account whose code is another one than before the block.
+    has_new_code: bool,
+}
+
+/// What `lane[start..end]` touches of what was written before it, with the values that the oracle finds there.
+fn taken(world: &World, lane: &[Footprint], start: usize, end: usize) -> Result<Taken, String> {
     let (before, segment) = (&lane[..start], &lane[start..end]);
     let written = before.iter().flat_map(|(_, set)| set).filter(|access| access.written);
     let written: BTreeSet<Object> = written.map(|access| access.object).collect();
     let touched: BTreeSet<Object> = segment.iter().flat_map(|(_, set)| set).map(|a| a.object).collect();
     let needed: Vec<Object> = touched.intersection(&written).copied().collect();
     if needed.is_empty() {
-        return Ok(Some(Vec::new()));
+        return Ok(Taken::default());
     }
     let transactions = before.iter().map(|(transaction, _)| transaction.clone()).collect();
     let outcome =
         world.chain.execute(transactions).map_err(|error| format!("the oracle refuses a prefix: {error}"))?;
-    let mut taken = Vec::with_capacity(needed.len());
+    let mut taken = Taken::default();
     for object in needed {
         let value = match object.slot {
             Some(slot) => ObjectValue::Slot(word_after(world, &outcome, object.address, slot)),
             None => {
                 let new = account_after(world, before, &outcome, object.address);
                 let code = |info: Option<AccountInfo>| info.unwrap_or_default().code_hash;
-                if code(world.chain.state.account(object.address).unwrap_or_default()) != code(new) {
-                    return Ok(None);
-                }
+                let old = world.chain.state.account(object.address).unwrap_or_default();
+                taken.has_new_code |= code(old) != code(new);
                 ObjectValue::Account(new)
             }
         };
-        taken.push((object, value));
+        taken.values.push((object, value));
     }
-    Ok(Some(taken))
+    Ok(taken)
 }
 
 fn word_after(world: &World, outcome: &BlockOutcome, address: Address, slot: U256) -> U256 {
