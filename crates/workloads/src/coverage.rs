@@ -96,6 +96,10 @@ pub const REQUIRED: &[&str] = &[
     "delegation: set",
     "delegation: cleared",
     "delegation: sponsored",
+    "strict: within its list",
+    "strict: undeclared account",
+    "strict: undeclared slot",
+    "strict: read-only",
     // Candidates left out.
     "skipped: NonceTooLow",
     "skipped: NonceTooHigh",
@@ -106,6 +110,9 @@ pub const REQUIRED: &[&str] = &[
     "skipped: WrongChainId",
     "skipped: TipAboveFeeCap",
     "skipped: EmptyAuthorizationList",
+    "skipped: NoRoom",
+    "skipped: Strict",
+    "skipped: Expired",
 ];
 
 impl Coverage {
@@ -185,6 +192,11 @@ impl From<Watch> for Coverage {
 }
 
 impl Watch {
+    /// Counts what is seen from outside.
+    pub(crate) fn count(&mut self, feature: &str) {
+        self.coverage.hit(feature);
+    }
+
     fn ended(&mut self, kind: &str, result: InstructionResult) {
         if !matches!(result, InstructionResult::Stop | InstructionResult::Return) {
             self.coverage.hit(&format!("{kind}: {result:?}"));

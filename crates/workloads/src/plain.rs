@@ -5,7 +5,9 @@ use crate::coverage::{Coverage, Watch};
 use alloy_consensus::Transaction;
 use alloy_eips::{Typed2718, eip2935::HISTORY_STORAGE_ADDRESS};
 use alloy_primitives::{Address, B256, Log, U256};
-use execution::{AccountInfo, BlockEnv, Fork, RecoveredTx, Rules, StateDiff, StateView, ViewError};
+use execution::{
+    AccountInfo, BlockEnv, Fork, RecoveredTx, Rules, STRICT_MARKER, StateDiff, StateView, ViewError,
+};
 use revm::{
     Context, DatabaseRef, ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
     SystemCallCommitEvm,
@@ -15,11 +17,11 @@ use revm::{
     },
     context_interface::{block::BlobExcessGasAndPrice, either::Either},
     database::CacheDB,
-    handler::{FrameResult, Handler, MainnetContext},
+    handler::{EthPrecompiles, FrameResult, Handler, MainnetContext},
     inspector::InspectorHandler,
     interpreter::interpreter::EthInterpreter,
     primitives::hardfork::SpecId,
-    state::{AccountInfo as EvmAccount, Bytecode},
+    state::{AccountInfo as EvmAccount, AccountStatus, Bytecode, EvmState},
 };
 use std::marker::PhantomData;
 
@@ -116,20 +118,76 @@ pub fn execute<'t>(
     for transaction in transactions {
         evm.ctx.set_tx(tx_env(transaction));
         let result = FeesApart(PhantomData).inspect_run(&mut evm);
-        let changes = evm.finalize();
-        let result = result?;
+        let mut changes = evm.finalize();
+        let mut receipt = receipt(result?);
+        if let Some(fault) = strict_fault(transaction, &changes, spec(rules, env)) {
+            evm.inspector.count(fault.unwrap_or("strict: within its list"));
+            if fault.is_some() {
+                receipt = charge_in_full(transaction, env, &mut changes);
+            }
+        }
         evm.commit(changes);
         let tip = transaction.effective_tip(env.base_fee).unwrap_or_default();
-        fees += U256::from(tip) * U256::from(result.tx_gas_used());
-        receipts.push(PlainReceipt {
-            succeeded: result.is_success(),
-            gas_used: result.tx_gas_used(),
-            logs: if result.is_success() { result.into_logs() } else { Vec::new() },
-        });
+        fees += U256::from(tip) * U256::from(receipt.gas_used);
+        receipts.push(receipt);
     }
     let coverage = std::mem::take(&mut evm.inspector).into();
     let diff = diff(view, &evm.ctx.journaled_state.database, env.fee_recipient, fees)?;
     Ok(PlainOutcome { receipts, diff, coverage })
+}
+
+fn receipt(result: ExecutionResult) -> PlainReceipt {
+    PlainReceipt {
+        succeeded: result.is_success(),
+        gas_used: result.tx_gas_used(),
+        logs: if result.is_success() { result.into_logs() } else { Vec::new() },
+    }
+}
+
+/// By the words of specs/strict.md, X-3, on what the finished transaction loaded and changed: `None` if it is not
+/// strict, else what it did that its list does not allow, if anything.
+fn strict_fault(transaction: &RecoveredTx, changes: &EvmState, spec: SpecId) -> Option<Option<&'static str>> {
+    let envelope = transaction.envelope();
+    let list = &envelope.access_list()?.0;
+    let marker = list.iter().find(|item| item.address == STRICT_MARKER)?;
+    let authorities = transaction.authorizations().iter().filter_map(|signed| signed.authority());
+    let target = envelope.to().unwrap_or_else(|| transaction.sender().create(envelope.nonce()));
+    let implied: Vec<Address> = authorities.chain([transaction.sender(), target]).collect();
+    let precompiles = EthPrecompiles::new(spec);
+    let entries = |address: Address| list.iter().filter(move |item| item.address == address);
+    for (address, account) in changes {
+        let free = implied.contains(address) || precompiles.contains(address);
+        if !free && (*address == STRICT_MARKER || entries(*address).next().is_none()) {
+            return Some(Some("strict: undeclared account"));
+        }
+        let listed = |slot: &U256| entries(*address).any(|item| item.storage_keys.contains(&(*slot).into()));
+        if account.storage.keys().any(|slot| !listed(slot)) {
+            return Some(Some("strict: undeclared slot"));
+        }
+        let changed = account.info != account.original_info()
+            || account.is_selfdestructed()
+            || account.changed_storage_slots().next().is_some();
+        let mut word = address.into_word();
+        word.0[0] = 1;
+        if changed && marker.storage_keys.contains(&word) {
+            return Some(Some("strict: read-only"));
+        }
+    }
+    Some(None)
+}
+
+/// What is left of an aborted transaction: its sender pays for the whole limit and has used its nonce.
+fn charge_in_full(transaction: &RecoveredTx, env: &BlockEnv, changes: &mut EvmState) -> PlainReceipt {
+    changes.retain(|address, _| *address == transaction.sender());
+    for account in changes.values_mut() {
+        let price = transaction.envelope().effective_gas_price(Some(env.base_fee));
+        account.info = account.original_info();
+        account.info.balance -= U256::from(price) * U256::from(transaction.gas_limit());
+        account.info.nonce += 1;
+        account.storage.clear();
+        account.status = AccountStatus::Touched;
+    }
+    PlainReceipt { succeeded: false, gas_used: transaction.gas_limit(), logs: Vec::new() }
 }
 
 /// The mainnet handler, but that a transaction credits nobody with its fee.
@@ -176,11 +234,6 @@ fn diff(
 }
 
 fn context<'a>(view: &'a dyn StateView, rules: &Rules, env: &BlockEnv) -> PlainContext<'a> {
-    let spec = match rules.fork_at(env.height) {
-        Fork::Cancun => SpecId::CANCUN,
-        Fork::Prague => SpecId::PRAGUE,
-        Fork::Osaka => SpecId::OSAKA,
-    };
     let block = EvmBlock {
         number: U256::from(env.height),
         beneficiary: env.fee_recipient,
@@ -192,8 +245,16 @@ fn context<'a>(view: &'a dyn StateView, rules: &Rules, env: &BlockEnv) -> PlainC
         blob_excess_gas_and_price: Some(BlobExcessGasAndPrice { excess_blob_gas: 0, blob_gasprice: 1 }),
         slot_num: env.height,
     };
-    let cfg = CfgEnv::new_with_spec(spec).with_chain_id(rules.chain_id());
+    let cfg = CfgEnv::new_with_spec(spec(rules, env)).with_chain_id(rules.chain_id());
     Context::mainnet().with_db(CacheDB::new(ViewRef(view))).with_cfg(cfg).with_block(block)
+}
+
+fn spec(rules: &Rules, env: &BlockEnv) -> SpecId {
+    match rules.fork_at(env.height) {
+        Fork::Cancun => SpecId::CANCUN,
+        Fork::Prague => SpecId::PRAGUE,
+        Fork::Osaka => SpecId::OSAKA,
+    }
 }
 
 fn tx_env(transaction: &RecoveredTx) -> TxEnv {

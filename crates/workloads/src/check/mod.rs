@@ -11,8 +11,8 @@ mod packing;
 use crate::{coverage::Coverage, plain, random::World};
 use alloy_primitives::map::B256Map;
 use execution::{
-    BlockEnv, BlockOutcome, BuiltBlock, ExecuteError, InvalidPayload, LanePlan, Payload, PayloadTransactions,
-    RecoveredTx, recover_payload,
+    BlockEnv, BlockOutcome, BuildMemory, BuiltBlock, ExecuteError, InvalidPayload, LanePlan, Payload,
+    PayloadTransactions, RecoveredTx, recover_payload,
 };
 use mutation::Mutation;
 use packing::Footprint;
@@ -81,6 +81,9 @@ impl std::ops::AddAssign<&Self> for Report {
 
 /// What every run of some thousand blocks has to hit beside [`crate::coverage::REQUIRED`].
 pub const REQUIRED: &[&str] = &[
+    "built: several lanes",
+    "built: one lane",
+    "built: segments",
     "lanes: several",
     "lanes: one",
     "segments: several",
@@ -141,17 +144,20 @@ fn work(
 pub fn seed(seed: u64) -> Result<Report, Difference> {
     let mut world = World::new(seed);
     let mut report = Report::default();
+    let mut memory = BuildMemory::new();
     for _ in 0..BLOCKS_PER_SEED {
         let height = world.chain.height + 1;
-        let outcome = block(&mut world, &mut report).map_err(|what| Difference { seed, height, what })?;
+        let outcome =
+            block(&mut world, &mut memory, &mut report).map_err(|what| Difference { seed, height, what })?;
         world.advance(&outcome);
     }
     Ok(report)
 }
 
-fn block(world: &mut World, report: &mut Report) -> Result<BlockOutcome, String> {
+fn block(world: &mut World, memory: &mut BuildMemory, report: &mut Report) -> Result<BlockOutcome, String> {
     let candidates = world.candidates();
-    let built = build(world, candidates)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(world.seed ^ world.chain.height << 48);
+    let built = build(world, memory, candidates, &mut rng)?;
     let oracle = oracle(world, &built.transactions)?;
     same("the builder", &built.outcome, &oracle)?;
     let included: Vec<_> = built.transactions.iter().cloned().collect();
@@ -160,7 +166,7 @@ fn block(world: &mut World, report: &mut Report) -> Result<BlockOutcome, String>
     report.blocks += 1;
     report.transactions += included.len() as u64;
 
-    let mut judge = Judge::new(world, &included, report);
+    let mut judge = Judge::new(world, &included, rng, report);
     let payload = judge.built(&built)?;
     let footprints = footprints(&payload, &included);
     judge.naive(&footprints, &oracle)?;
@@ -168,11 +174,34 @@ fn block(world: &mut World, report: &mut Report) -> Result<BlockOutcome, String>
     Ok(oracle)
 }
 
-fn build(world: &World, candidates: Vec<RecoveredTx>) -> Result<BuiltBlock, String> {
+/// Builds on a random number of threads, at times with little room.
+fn build(
+    world: &World,
+    memory: &mut BuildMemory,
+    candidates: Vec<RecoveredTx>,
+    rng: &mut ChaCha8Rng,
+) -> Result<BuiltBlock, String> {
     let chain = &world.chain;
-    let (env, limits) = (chain.env(), chain.limits());
-    execution::build(&*chain.state, &chain.rules, &env, &chain.lthash, limits, &[], candidates, || false)
-        .map_err(|error| format!("the builder failed: {error}"))
+    let (env, mut limits) = (chain.env(), chain.limits());
+    let mut tries = u64::MAX;
+    match rng.random_range(0..16) {
+        0 => limits.bytes = rng.random_range(100..3_000),
+        1 => limits.gas = rng.random_range(21_000..400_000),
+        2 => limits.objects = rng.random_range(1..30),
+        3 => tries = rng.random_range(0..20),
+        _ => {}
+    }
+    let asked = AtomicU64::new(0);
+    let stop = || asked.fetch_add(1, Ordering::Relaxed) >= tries;
+    let pool = POOLS.choose(rng).expect("not empty");
+    let (state, rules, parent) = (&*chain.state, &chain.rules, &chain.lthash);
+    let build = || execution::build_with(memory, state, rules, &env, parent, limits, &[], candidates, stop);
+    let built = pool.install(build).map_err(|error| format!("the builder failed: {error}"))?;
+    let (bytes, gas) = (built.payload.len() as u64, built.outcome.gas_used);
+    if bytes > limits.bytes || gas > limits.gas.min(env.gas_limit) {
+        return Err(format!("the builder was given {limits:?} and built {bytes} bytes with {gas} gas"));
+    }
+    Ok(built)
 }
 
 fn oracle(world: &World, transactions: &PayloadTransactions) -> Result<BlockOutcome, String> {
@@ -235,9 +264,8 @@ struct Judge<'a> {
 type Verdict = Result<BlockOutcome, InvalidPayload>;
 
 impl<'a> Judge<'a> {
-    fn new(world: &'a World, included: &[RecoveredTx], report: &'a mut Report) -> Self {
+    fn new(world: &'a World, included: &[RecoveredTx], rng: ChaCha8Rng, report: &'a mut Report) -> Self {
         let known = included.iter().map(|transaction| (transaction.hash(), transaction.clone())).collect();
-        let rng = ChaCha8Rng::seed_from_u64(world.seed ^ world.chain.height << 48);
         Self { world, known, rng, report }
     }
 
@@ -246,13 +274,12 @@ impl<'a> Judge<'a> {
         let payload = Payload::decode(&built.payload).map_err(|error| format!("built payload: {error}"))?;
         let env = self.world.chain.env();
         let verdict = self.judge(&payload, &env, &THREADS)?;
+        let lanes = payload.lanes.iter();
+        let cut = lanes.clone().any(|lane| lane.segments.len() > 1);
+        self.report.coverage.hit(if lanes.len() > 1 { "built: several lanes" } else { "built: one lane" });
+        self.report.coverage.add("built: segments", u64::from(cut));
         let outcome = verdict.map_err(|invalid| format!("the built payload is refused: {invalid:?}"))?;
         same("replay of the built payload", &outcome, &built.outcome)?;
-        self.report.coverage.hit(if payload.lanes.len() > 1 {
-            "built: several lanes"
-        } else {
-            "built: one lane"
-        });
         Ok(payload)
     }
 

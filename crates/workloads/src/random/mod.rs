@@ -139,14 +139,23 @@ pub struct World {
     rng: ChaCha8Rng,
     swarm: Swarm,
     cast: Cast,
+    /// Whether there are many senders and large blocks.
+    crowded: bool,
 }
+
+/// One world in so many is crowded.
+const CROWDED: u64 = 24;
 
 impl World {
     /// The world of a seed, before its first block.
     pub fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let swarm = Swarm::draw(&mut rng);
-        let mut world = Self { seed, chain: random_chain(&mut rng), rng, swarm, cast: Cast::default() };
+        let (chain, cast, crowded) = (random_chain(&mut rng), Cast::default(), seed.is_multiple_of(CROWDED));
+        let mut world = Self { seed, chain, rng, swarm, cast, crowded };
+        if crowded {
+            world.swarm.flaw_ratio = 40;
+        }
         world.people();
         world.libraries();
         world.foresee();
@@ -160,9 +169,10 @@ impl World {
     /// The candidates of the next block, in the order in which a builder shall try them.
     pub fn candidates(&mut self) -> Vec<RecoveredTx> {
         let count = match self.rng.random_range(0..400) {
-            0 => self.rng.random_range(200..500),
-            1..=20 => self.rng.random_range(25..60),
-            21..=120 => self.rng.random_range(8..25),
+            _ if self.crowded => self.rng.random_range(50..400),
+            0..=1 => self.rng.random_range(100..600),
+            2..=30 => self.rng.random_range(25..80),
+            31..=130 => self.rng.random_range(8..25),
             _ => self.rng.random_range(1..8),
         };
         transactions::draw(self, count)
@@ -201,7 +211,7 @@ impl World {
             }
         }
         for transaction in skipped {
-            let reason = transaction.reason.as_ref().map_or("no room".into(), |reason| format!("{reason:?}"));
+            let reason = transaction.reason.as_ref().map_or("NoRoom".into(), |reason| format!("{reason:?}"));
             let name: String = reason.chars().take_while(|c| c.is_alphanumeric()).collect();
             coverage.hit(&format!("skipped: {name}"));
         }
@@ -264,6 +274,7 @@ impl World {
     /// Senders, rich and poor, and accounts that nobody has a key of.
     fn people(&mut self) {
         let count = *[2u64, 4, 8, 16, 64].choose(&mut self.rng).expect("not empty");
+        let count = if self.crowded { 240 } else { count };
         for n in 0..count {
             let balance = match self.rng.random_range(0..8) {
                 // Enough for some transactions only.

@@ -2,7 +2,7 @@
 
 use super::{Who, World};
 use crate::{
-    chain::{CHAIN_ID, GWEI},
+    chain::{CHAIN_ID, Chain, GWEI},
     contracts::{IPool, IToken},
     random::code::Coder,
 };
@@ -13,7 +13,10 @@ use alloy_eips::{
 };
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, map::AddressMap};
 use alloy_sol_types::SolCall;
-use execution::{RecoveredTx, StateView, testing::TestKey};
+use execution::{
+    CallRequest, RecoveredTx, STRICT_MARKER, StateOverrides, StateView, create_access_list, read_only_word,
+    testing::TestKey, valid_until_word,
+};
 use rand::{Rng, seq::IndexedRandom};
 
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +181,8 @@ impl Author<'_> {
             Kind::Swap => self.swap(&mut draft),
         }
         if self.one_in(6) {
-            draft.access_list = self.access_list();
+            draft.access_list =
+                if self.one_in(2) { self.strict_list(&draft, sender) } else { self.access_list() };
             draft.gas_limit += 30_000;
         }
         draft
@@ -288,6 +292,50 @@ impl Author<'_> {
             AccessListItem { address, storage_keys }
         };
         AccessList((0..entries).map(item).collect())
+    }
+
+    /// The list of a strict transaction: mostly what the transaction would touch now, less or more of it at times.
+    fn strict_list(&mut self, draft: &Draft, sender: &TestKey) -> AccessList {
+        let marker = AccessListItem { address: STRICT_MARKER, storage_keys: Vec::new() };
+        let request = CallRequest {
+            from: Some(sender.address()),
+            to: draft.to.to().copied(),
+            gas: Some(draft.gas_limit),
+            value: draft.value,
+            input: draft.input.clone(),
+            access_list: AccessList(vec![marker.clone()]),
+            authorization_list: draft.authorizations.clone().unwrap_or_default(),
+            ..Default::default()
+        };
+        let Chain { state, rules, gas_limit, height, .. } = &self.world.chain;
+        let (height, none) = (*height + 1, StateOverrides::default());
+        let found = create_access_list(&**state, rules, &self.world.chain.env(), &request, &none, *gas_limit);
+        let mut list = found.map_or_else(|_| vec![marker], |found| found.access_list.0);
+        match self.world.rng.random_range(0..8) {
+            0 => {
+                let place = self.world.rng.random_range(0..list.len());
+                list.remove(place);
+            }
+            1 => list.extend(self.access_list().0),
+            2 => {
+                let address = list.choose(&mut self.world.rng).map_or(Address::ZERO, |item| item.address);
+                self.add_word(&mut list, read_only_word(address));
+            }
+            3 => {
+                let until = self.world.rng.random_range(height.saturating_sub(1)..height + 2);
+                self.add_word(&mut list, valid_until_word(until));
+            }
+            4 => list.iter_mut().for_each(|item| item.storage_keys.truncate(1)),
+            _ => {}
+        }
+        AccessList(list)
+    }
+
+    fn add_word(&mut self, list: &mut [AccessListItem], word: B256) {
+        let marker = list.iter_mut().find(|item| item.address == STRICT_MARKER);
+        if let Some(marker) = marker.filter(|marker| !marker.storage_keys.contains(&word)) {
+            marker.storage_keys.push(word);
+        }
     }
 
     fn spoil(&mut self, draft: &mut Draft, flaw: Flaw) {
