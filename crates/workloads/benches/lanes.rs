@@ -9,14 +9,16 @@
 
 mod measure;
 
+use alloy_consensus::{ReceiptEnvelope, TxType};
 use alloy_primitives::B256;
 use clap::Parser;
 use execution::{
-    BlockEnv, BlockOutcome, BuiltBlock, ClosedBlock, Payload, PayloadTransactions, RecoveredTx,
-    recover_payload,
+    BlockEnv, BlockOutcome, BuiltBlock, ClosedBlock, Payload, PayloadTransactions, RecoveredTx, StateDiff,
+    TxReceipt, recover_payload,
 };
 use measure::{Sample, Table};
 use rayon::ThreadPool;
+use revm::context::result::ExecutionResult;
 use state::{BlockRecord, ExecutedBlock, StateOptions, StateStore};
 use std::{collections::HashMap, error::Error, path::PathBuf};
 use workloads::{
@@ -166,7 +168,7 @@ impl<'a> Bench<'a> {
         let genesis = genesis(&[], self.chain.gas_limit, GWEI);
         let store = StateStore::open(StateOptions::new(directory.path()), &genesis)?;
         let mut head = genesis.hash();
-        let variants = 3 + 2 * self.pools.len();
+        let variants = 4 + 2 * self.pools.len();
         for round in 0..=self.args.rounds {
             let mut samples = Vec::new();
             for step in 0..variants {
@@ -180,7 +182,7 @@ impl<'a> Bench<'a> {
         Ok(self.table)
     }
 
-    /// Measures one variant: plain revm, decoding, commit, then building and replay on each number of threads.
+    /// Measures one variant: plain revm, the same with receipts and changes, decoding, commit, then building and replay on each number of threads.
     fn variant(
         &self,
         variant: usize,
@@ -190,17 +192,18 @@ impl<'a> Bench<'a> {
     ) -> Result<()> {
         match variant {
             0 => drop(Sample::take(samples, "plain revm", 1, || self.plain())?),
-            1 => drop(Sample::take(samples, "decode", 1, || self.decode())?),
-            2 => {
+            1 => drop(Sample::take(samples, "with outcome", 1, || self.plain_outcome())?),
+            2 => drop(Sample::take(samples, "decode", 1, || self.decode())?),
+            3 => {
                 let block = self.executed(store.head().height + 1, *head);
                 *head = block.record.hash;
                 let (diff, lthash) = (&self.outcome.diff, &self.outcome.lthash);
                 Sample::take(samples, "commit", 1, || Ok(store.commit(&block, diff, lthash)?))?;
             }
             more => {
-                let pool = &self.pools[(more - 3) / 2];
+                let pool = &self.pools[(more - 4) / 2];
                 let threads = pool.current_num_threads();
-                if more % 2 == 1 {
+                if more % 2 == 0 {
                     let build =
                         || pool.install(|| build(self.chain, &self.candidates).map_err(|e| e.to_string()));
                     drop(Sample::take(samples, "build", threads, || Ok(build()?))?);
@@ -214,14 +217,26 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn plain(&self) -> Result<(Baseline<'_>, Vec<u64>)> {
+    fn plain(&self) -> Result<(Baseline<'_>, Vec<ExecutionResult>)> {
         let mut evm = Baseline::new(&*self.chain.state, &self.chain.rules, &self.env);
         let mut results = Vec::with_capacity(self.transactions.len());
         for transaction in self.transactions.iter() {
             results.push(evm.transact(transaction)?);
         }
-        let gas = results.iter().map(|result| result.tx_gas_used()).collect();
-        Ok((evm, gas))
+        Ok((evm, results))
+    }
+
+    /// Plain revm, and then what replay gives beside: receipts with their blooms, and the changes.
+    fn plain_outcome(&self) -> Result<(Baseline<'_>, Vec<ReceiptEnvelope>, StateDiff)> {
+        let (evm, results) = self.plain()?;
+        let (mut gas, mut receipts) = (0, Vec::with_capacity(results.len()));
+        for result in results {
+            gas += result.tx_gas_used();
+            let (kind, succeeded) = (TxType::Eip1559, result.is_success());
+            receipts.push(TxReceipt::envelope(kind, succeeded, gas, result.into_logs()));
+        }
+        let diff = evm.diff()?;
+        Ok((evm, receipts, diff))
     }
 
     fn decode(&self) -> Result<PayloadTransactions> {
@@ -240,8 +255,10 @@ impl<'a> Bench<'a> {
     fn check(&self) -> Result<()> {
         let (state, rules, parent) = (&*self.chain.state, &self.chain.rules, &self.chain.lthash);
         let oracle = execution::execute(state, rules, &self.env, parent, &self.transactions, &[])?;
-        let (_, gas) = self.plain()?;
-        if gas.iter().sum::<u64>() != oracle.gas_used || self.outcome != oracle {
+        let (_, results) = self.plain()?;
+        if results.iter().map(|result| result.tx_gas_used()).sum::<u64>() != oracle.gas_used
+            || self.outcome != oracle
+        {
             return Err("plain revm, the builder and the oracle differ".into());
         }
         for pool in self.pools {

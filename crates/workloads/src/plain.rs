@@ -77,6 +77,12 @@ impl<'a> Baseline<'a> {
     pub fn transact(&mut self, transaction: &RecoveredTx) -> Result<ExecutionResult, PlainError> {
         self.0.transact_commit(tx_env(transaction))
     }
+
+    /// What has changed so far, beside code.
+    pub fn diff(&self) -> Result<StateDiff, ViewError> {
+        let cache = &self.0.ctx.journaled_state.database;
+        diff(cache.db.0, cache)
+    }
 }
 
 /// What a transaction did.
@@ -132,7 +138,11 @@ pub fn execute<'t>(
         receipts.push(receipt);
     }
     let coverage = std::mem::take(&mut evm.inspector).into();
-    let diff = diff(view, &evm.ctx.journaled_state.database, env.fee_recipient, fees)?;
+    let mut diff = diff(view, &evm.ctx.journaled_state.database)?;
+    let old = view.account(env.fee_recipient)?;
+    let mut new = diff.account(&env.fee_recipient).map_or(old, |change| change.new).unwrap_or_default();
+    new.balance += fees;
+    diff.set_account(env.fee_recipient, old, Some(new));
     Ok(PlainOutcome { receipts, diff, coverage })
 }
 
@@ -208,12 +218,7 @@ impl InspectorHandler for FeesApart<'_> {
 }
 
 /// What the cache holds that the view does not.
-fn diff(
-    view: &dyn StateView,
-    cache: &CacheDB<ViewRef<'_>>,
-    fee_recipient: Address,
-    fees: U256,
-) -> Result<StateDiff, ViewError> {
+fn diff(view: &dyn StateView, cache: &CacheDB<ViewRef<'_>>) -> Result<StateDiff, ViewError> {
     let mut diff = StateDiff::default();
     for (address, account) in &cache.cache.accounts {
         let info = account.info().map(|info| AccountInfo {
@@ -226,10 +231,6 @@ fn diff(
             diff.set_slot(*address, *slot, view.storage(*address, *slot)?, *value);
         }
     }
-    let old = view.account(fee_recipient)?;
-    let mut new = diff.account(&fee_recipient).map_or(old, |change| change.new).unwrap_or_default();
-    new.balance += fees;
-    diff.set_account(fee_recipient, old, Some(new));
     Ok(diff)
 }
 

@@ -54,7 +54,7 @@ pub struct Table {
 }
 
 /// Order in the table.
-const ORDER: [&str; 6] = ["plain revm", "build", "decode", "replay", "hashes", "commit"];
+const ORDER: [&str; 7] = ["plain revm", "with outcome", "build", "decode", "replay", "hashes", "commit"];
 
 impl Table {
     /// Takes over a round's samples.
@@ -139,14 +139,14 @@ impl fmt::Display for Table {
         writeln!(f, "bytes per transaction: {payload:.1}, access sets and framing {access:.1} of them")?;
         writeln!(
             f,
-            "phase       threads       ms    µs/tx   CPU ms  x plain revm  by CPU time  x own 1 thread"
+            "phase         threads       ms    µs/tx   CPU ms  x plain revm  by CPU time  x own 1 thread"
         )?;
         for row in &self.rows {
             let (wall, cpu) = (median(row.wall_ms.clone()), median(row.cpu_ms.clone()));
             let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
             writeln!(
                 f,
-                "{:11} {:7} {wall:8.2} {:8.2} {cpu:8.2} {:>13} {:>12} {:>15}",
+                "{:13} {:7} {wall:8.2} {:8.2} {cpu:8.2} {:>13} {:>12} {:>15}",
                 row.name,
                 row.threads,
                 self.per_tx(wall) * 1e3,
@@ -164,14 +164,14 @@ pub fn growth(tables: &[Table]) -> String {
     let sizes: String = tables.iter().map(|table| format!(" {:>8}", table.transactions)).collect();
     let load = tables.first().map_or("", |table| table.load);
     let title =
-        format!("{load}: µs per transaction by block size\nphase       threads{sizes}  last / first\n");
+        format!("{load}: µs per transaction by block size\nphase         threads{sizes}  last / first\n");
     let lines = tables.first().map_or(&[][..], |table| &table.rows).iter().map(|row| {
         let same = tables.iter().filter_map(|table| Some((table, table.row(row.name, row.threads)?)));
         let figures: Vec<f64> =
             same.map(|(table, row)| table.per_tx(median(row.wall_ms.clone())) * 1e3).collect();
         let cells: String = figures.iter().map(|figure| format!(" {figure:8.2}")).collect();
         let grown = figures.last().zip(figures.first()).map_or(1.0, |(last, first)| last / first);
-        format!("{:11} {:7}{cells}  {grown:12.2}\n", row.name, row.threads)
+        format!("{:13} {:7}{cells}  {grown:12.2}\n", row.name, row.threads)
     });
     title + &lines.collect::<String>()
 }
