@@ -76,13 +76,17 @@ fn code_of(steps: &[Step], reverts: bool) -> Bytes {
 /// A chain where the target does `steps`, the library writes, the vault refuses more value than it likes, and an
 /// account delegates to the library.
 fn chain_with(steps: &[Step], reverts: bool) -> Chain {
+    chain_of(3, steps, reverts)
+}
+
+fn chain_of(keys: u64, steps: &[Step], reverts: bool) -> Chain {
     let library = code_of(&[Step::Load(3), Step::Store(4, 9)], false);
     // Writes slot 1, then reverts when 0xff wei came with the call.
     let vault = [
         0x60, 1, 0x60, 1, 0x55, 0x34, 0x60, 0xff, 0x14, 0x60, 0x0e, 0x57, 0x00, 0x00, 0x5b, 0x5f, 0x5f, 0xfd,
     ];
     let delegation = [&[0xef, 0x01, 0x00][..], LIBRARY.as_slice()].concat();
-    Chain::with(3, |genesis| {
+    Chain::with(keys, |genesis| {
         for (address, code) in [
             (TARGET, code_of(steps, reverts)),
             (LIBRARY, library),
@@ -405,4 +409,39 @@ fn an_aborted_transaction_in_a_hot_lane_hands_over_like_any_other() {
     let aborts: Vec<bool> = outcome.receipts.iter().map(|receipt| receipt.abort.is_some()).collect();
     // The third changes nothing: the slot has the value already.
     assert_eq!(aborts, [true, false, false]);
+}
+
+#[test]
+fn a_builder_on_any_number_of_threads_packs_strict_transactions_as_the_oracle_runs_them() {
+    let steps = [Step::Load(2), Step::Store(3, 6), Step::Balance(STRANGER)];
+    let chain = chain_of(48, &steps, false);
+    let whole = strict_list(&chain);
+    let mut shorter = whole.clone();
+    shorter.retain(|item| item.address != STRANGER);
+    shorter.iter_mut().for_each(|item| item.storage_keys.retain(|word| *word != read_only_word(STRANGER)));
+    let mut late = whole.clone();
+    let marker = late.iter_mut().find(|item| item.address == STRICT_MARKER).unwrap();
+    marker.storage_keys.push(valid_until_word(0));
+    let candidates: Vec<RecoveredTx> = chain
+        .keys
+        .iter()
+        .enumerate()
+        .map(|(n, key)| {
+            let list = [Vec::new(), whole.clone(), shorter.clone(), late.clone()][n % 4].clone();
+            let call = tx(0, TxKind::Call(TARGET), 200_000, Bytes::new());
+            key.sign(TxEip1559 { access_list: AccessList(list), ..call })
+        })
+        .collect();
+    for threads in [1, 2, 4] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let built = pool.install(|| chain.build(candidates.clone()));
+        assert_eq!(built.skipped.len(), 12, "the late ones");
+        let late = |skipped: &SkippedTx| matches!(skipped.reason, Some(InvalidTx::Expired { .. }));
+        assert!(built.skipped.iter().all(late));
+        let aborted = built.outcome.receipts.iter().filter(|receipt| receipt.abort.is_some()).count();
+        let succeeded = built.outcome.receipts.iter().filter(|receipt| receipt.succeeded()).count();
+        assert_eq!((aborted, succeeded), (12, 24));
+        let payload = Payload::decode(&built.payload).unwrap();
+        assert_eq!(lanes::judge(&chain, &payload).as_ref(), Ok(&built.outcome));
+    }
 }
