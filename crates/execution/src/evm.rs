@@ -256,7 +256,7 @@ pub(crate) fn receipt(transaction: &RecoveredTx, ran: Ran, base_fee: u64) -> TxR
     let logs = if succeeded { result.into_logs() } else { Vec::new() };
     let kind = TxType::try_from(envelope.ty()).expect("an envelope has a known type");
     TxReceipt {
-        envelope: TxReceipt::envelope(kind, succeeded, gas_used, logs),
+        envelope: TxReceipt::envelope_without_bloom(kind, succeeded, gas_used, logs),
         tx_hash: transaction.hash(),
         from: transaction.sender(),
         to: envelope.to(),

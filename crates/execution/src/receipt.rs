@@ -53,11 +53,7 @@ impl TxReceipt {
 
     /// Puts the receipt behind others with so much gas and so many logs.
     pub(crate) fn follow(&mut self, gas: u64, logs: u64) {
-        let (ReceiptEnvelope::Legacy(inner)
-        | ReceiptEnvelope::Eip2930(inner)
-        | ReceiptEnvelope::Eip1559(inner)
-        | ReceiptEnvelope::Eip4844(inner)
-        | ReceiptEnvelope::Eip7702(inner)) = &mut self.envelope;
+        let inner = self.inner_mut();
         let total = &mut inner.receipt.cumulative_gas_used;
         *total = total.saturating_add(gas);
         self.first_log_index = self.first_log_index.saturating_add(logs);
@@ -78,6 +74,32 @@ impl TxReceipt {
         let logs_bloom = logs.iter().collect::<Bloom>();
         let receipt = Receipt { status: succeeded.into(), cumulative_gas_used, logs };
         ReceiptEnvelope::from_typed(kind, ReceiptWithBloom { receipt, logs_bloom })
+    }
+
+    /// [`Self::envelope`] with an empty bloom, for [`Self::fill_bloom`] to fill.
+    pub(crate) fn envelope_without_bloom(
+        kind: TxType,
+        succeeded: bool,
+        gas_used: u64,
+        logs: Vec<Log>,
+    ) -> ReceiptEnvelope {
+        let receipt = Receipt { status: succeeded.into(), cumulative_gas_used: gas_used, logs };
+        ReceiptEnvelope::from_typed(kind, ReceiptWithBloom { receipt, logs_bloom: Bloom::ZERO })
+    }
+
+    /// Computes the bloom from the logs: four hashes and more per log, which need not keep a lane waiting.
+    pub(crate) fn fill_bloom(&mut self) {
+        let inner = self.inner_mut();
+        inner.logs_bloom = inner.receipt.logs.iter().collect();
+    }
+
+    fn inner_mut(&mut self) -> &mut ReceiptWithBloom<Receipt<Log>> {
+        let (ReceiptEnvelope::Legacy(inner)
+        | ReceiptEnvelope::Eip2930(inner)
+        | ReceiptEnvelope::Eip1559(inner)
+        | ReceiptEnvelope::Eip4844(inner)
+        | ReceiptEnvelope::Eip7702(inner)) = &mut self.envelope;
+        inner
     }
 }
 

@@ -19,6 +19,7 @@ use alloy_primitives::{
     Address, B256, Bloom, Bytes, KECCAK256_EMPTY, U256,
     map::{AddressMap, B256Map, HashMap},
 };
+use rayon::prelude::*;
 use revm::{
     Database,
     state::{Account, AccountInfo as EvmAccount, Bytecode, EvmState},
@@ -39,7 +40,6 @@ pub(crate) struct BlockRun<'a> {
 pub(crate) struct Totals {
     pub gas_used: u64,
     pub logs: u64,
-    pub bloom: Bloom,
     /// What the fee recipient is owed, in wei.
     pub fees: U256,
 }
@@ -51,7 +51,6 @@ impl Totals {
         receipt.follow(self.gas_used, self.logs);
         self.gas_used = self.gas_used.saturating_add(gas_used);
         self.logs += logs;
-        self.bloom |= *receipt.bloom();
     }
 }
 
@@ -167,20 +166,29 @@ pub struct ClosedBlock {
 impl ClosedBlock {
     /// Computes the hashes. `parent` is the digest of the parent's state.
     pub fn seal(self, parent: &LtHash) -> BlockOutcome {
-        let (lthash, receipts_hash) =
-            rayon::join(|| parent.apply(&self.diff), || receipts_hash(&self.receipts));
+        let mut receipts = self.receipts;
+        let (lthash, (receipts_hash, logs_bloom)) =
+            rayon::join(|| parent.apply(&self.diff), || seal_receipts(&mut receipts));
         BlockOutcome {
-            receipts: self.receipts,
+            receipts,
             diff: Arc::new(self.diff),
             state_hash: lthash.state_hash(),
             lthash,
             receipts_hash,
             gas_used: self.totals.gas_used,
-            logs_bloom: self.totals.bloom,
+            logs_bloom,
             base_fee: self.base_fee,
             system: self.system,
         }
     }
+}
+
+/// Computes every bloom, and hash and bloom of all.
+fn seal_receipts(receipts: &mut [TxReceipt]) -> (B256, Bloom) {
+    receipts.par_iter_mut().with_min_len(64).for_each(TxReceipt::fill_bloom);
+    let mut all = Bloom::ZERO;
+    receipts.iter().filter(|receipt| !receipt.logs().is_empty()).for_each(|receipt| all |= *receipt.bloom());
+    (receipts_hash(receipts), all)
 }
 
 /// A value in the parent's state and now.
