@@ -10,8 +10,8 @@
 //!   is told. Only when all together use more gas than the block has do they stop early, and that is a fault by itself.
 
 use crate::{
-    BlockEnv, BlockOutcome, Entry, ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx, Layer,
-    LtHash, Object, ObjectValue, Overlay, Payload, PayloadTransactions, PayloadTx, RecoveredTx, Rules,
+    AccountInfo, BlockEnv, BlockOutcome, Entry, ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx,
+    Layer, LtHash, Object, ObjectValue, Overlay, Payload, PayloadTransactions, PayloadTx, RecoveredTx, Rules,
     Segment, StateDiff, StateView, TableEntry, TxReceipt, ViewError,
     diff::{DiffShard, SHARDS},
     evm::{self, Evm, Refusal},
@@ -20,6 +20,7 @@ use crate::{
         evm_account,
     },
     shared::{GasMeter, Queue},
+    system::SystemStep,
 };
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::B256Map};
 use rayon::prelude::*;
@@ -41,18 +42,19 @@ pub fn replay(
     transactions: &PayloadTransactions,
     evidence: &[Vec<u8>],
 ) -> Result<BlockOutcome, ExecuteError> {
-    Ok(run_lanes(view, rules, env, payload, transactions, evidence)?.seal(parent))
+    Ok(run_lanes(view, rules, env, payload, transactions, evidence)?.close()?.seal(parent))
 }
 
-/// [`replay`] up to its hashes, which [`ClosedBlock::seal`] computes.
-pub fn run_lanes(
-    view: &dyn StateView,
+/// The first part of [`replay`]: every lane has run, and what segments took over is compared. What is left is to put
+/// the pieces together ([`LanesRun::close`]) and to hash them ([`ClosedBlock::seal`]).
+pub fn run_lanes<'a>(
+    view: &'a dyn StateView,
     rules: &Rules,
     env: &BlockEnv,
-    payload: &Payload,
+    payload: &'a Payload,
     transactions: &PayloadTransactions,
     evidence: &[Vec<u8>],
-) -> Result<ClosedBlock, ExecuteError> {
+) -> Result<LanesRun<'a>, ExecuteError> {
     let (system, opening) = BlockRun::new(view, rules, env, evidence)?.into_opening();
     let opened = above(view, env, opening.clone());
     let base: &dyn StateView = if opening.is_empty() { view } else { &opened };
@@ -61,8 +63,29 @@ pub fn run_lanes(
     let block = Block { view: base, rules, env, payload, gas: &gas };
     let (ledgers, receipts, fees) = run_units(&block, &units)?;
     check_taken(payload, &units, &ledgers)?;
-    let (diff, (receipts, totals)) = rayon::join(|| changes(&ledgers), || number(receipts, fees));
-    finish(view, env, opening, diff, receipts, totals, system)
+    Ok(LanesRun { view, env: *env, payload, system, opening, ledgers, receipts, fees })
+}
+
+/// A block whose lanes have run, in pieces.
+pub struct LanesRun<'a> {
+    view: &'a dyn StateView,
+    env: BlockEnv,
+    payload: &'a Payload,
+    system: SystemStep,
+    opening: StateDiff,
+    ledgers: Vec<Ledger>,
+    receipts: Vec<Vec<TxReceipt>>,
+    fees: U256,
+}
+
+impl LanesRun<'_> {
+    /// Collects the changes of all pieces, numbers the receipts, and does what comes after the last transaction.
+    pub fn close(self) -> Result<ClosedBlock, ExecuteError> {
+        let Self { view, env, payload, system, opening, ledgers, receipts, fees } = self;
+        let (diff, (receipts, totals)) =
+            rayon::join(|| changes(payload, &ledgers), || number(receipts, fees));
+        finish(view, &env, opening, diff, receipts, totals, system)
+    }
 }
 
 /// A piece of a lane that runs by itself.
@@ -116,10 +139,23 @@ struct Outcome {
 
 /// What a unit touched and changed.
 struct Ledger {
-    cells: Vec<Cell>,
+    accounts: Vec<Cell<Option<AccountInfo>>>,
+    slots: Vec<Cell<U256>>,
     /// The cells that were written, by the shard of the diff they belong to.
     written: [Written; SHARDS],
     code: B256Map<Bytes>,
+}
+
+impl Ledger {
+    /// Every object written, with its value at the unit's beginning and its end.
+    fn values_written(&self) -> impl Iterator<Item = (u32, ObjectValue, ObjectValue)> {
+        let accounts = self.accounts.iter().filter(|cell| cell.written);
+        let slots = self.slots.iter().filter(|cell| cell.written);
+        let account =
+            |cell: &Cell<_>| (cell.index, ObjectValue::Account(cell.old), ObjectValue::Account(cell.new));
+        let slot = |cell: &Cell<_>| (cell.index, ObjectValue::Slot(cell.old), ObjectValue::Slot(cell.new));
+        accounts.map(account).chain(slots.map(slot))
+    }
 }
 
 /// Numbers of cells.
@@ -291,20 +327,32 @@ enum LaneFault {
 impl DBErrorMarker for LaneFault {}
 
 /// An object that a unit touches.
-struct Cell {
-    object: Object,
+struct Cell<T> {
     /// Index into the payload's object table.
     index: u32,
     loaded: bool,
     written: bool,
     /// At the unit's beginning.
-    old: ObjectValue,
-    new: ObjectValue,
+    old: T,
+    new: T,
+}
+
+impl<T: Copy + Default> Cell<T> {
+    fn new(index: u32) -> Self {
+        Self { index, loaded: false, written: false, old: T::default(), new: T::default() }
+    }
+
+    fn load(&mut self, value: T) {
+        (self.old, self.new, self.loaded) = (value, value, true);
+    }
 }
 
 /// An entry of the running transaction's access set.
 #[derive(Clone, Copy)]
 struct Declared {
+    /// Index into the payload's object table.
+    object: u32,
+    /// Among the unit's accounts or slots.
     cell: u32,
     written: bool,
     used: bool,
@@ -318,7 +366,8 @@ const SEARCHED_LINEARLY: usize = 8;
 struct LaneState<'a> {
     view: &'a dyn StateView,
     objects: &'a [TableEntry],
-    cells: Vec<Cell>,
+    accounts: Vec<Cell<Option<AccountInfo>>>,
+    slots: Vec<Cell<U256>>,
     /// Per object of the table: the unit that made a cell of it last, and which.
     places: Vec<(u32, u32)>,
     /// Number of the unit that runs, from 1.
@@ -337,7 +386,8 @@ impl<'a> LaneState<'a> {
         Self {
             view,
             objects,
-            cells: Vec::new(),
+            accounts: Vec::new(),
+            slots: Vec::new(),
             places: vec![(0, 0); objects.len()],
             unit: 0,
             takes_over: false,
@@ -349,56 +399,64 @@ impl<'a> LaneState<'a> {
 
     fn enter(&mut self, segment: &Segment) {
         self.unit += 1;
-        self.cells = Vec::with_capacity(2 * segment.transactions.len());
+        let count = segment.transactions.len();
+        (self.accounts, self.slots) = (Vec::with_capacity(2 * count), Vec::new());
         self.own_code.clear();
         self.takes_over = !segment.taken.is_empty();
         for (index, value) in &segment.taken {
             let cell = self.cell(*index) as usize;
-            let cell = &mut self.cells[cell];
-            (cell.old, cell.new, cell.loaded) = (*value, *value, true);
+            match value {
+                ObjectValue::Account(info) => self.accounts[cell].load(*info),
+                ObjectValue::Slot(word) => self.slots[cell].load(*word),
+            }
         }
     }
 
     fn leave(&mut self, receipts: Vec<TxReceipt>, fees: U256) -> Outcome {
-        let cells = std::mem::take(&mut self.cells);
+        let (accounts, slots) = (std::mem::take(&mut self.accounts), std::mem::take(&mut self.slots));
         let mut written: [Written; SHARDS] = Default::default();
-        for (number, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.written) {
-            let Object { address, slot } = &cell.object;
-            match slot {
-                None => written[DiffShard::of_account(address)].accounts.push(number as u32),
-                Some(slot) => written[DiffShard::of_slot(address, slot)].slots.push(number as u32),
-            }
+        for (number, cell) in accounts.iter().enumerate().filter(|(_, cell)| cell.written) {
+            let shard = DiffShard::of_account(&self.objects[cell.index as usize].object.address);
+            written[shard].accounts.push(number as u32);
+        }
+        for (number, cell) in slots.iter().enumerate().filter(|(_, cell)| cell.written) {
+            let Object { address, slot } = &self.objects[cell.index as usize].object;
+            let shard = DiffShard::of_slot(address, &slot.unwrap_or_default());
+            written[shard].slots.push(number as u32);
         }
         let code = self.own_code.drain().map(|(hash, code)| (hash, code.original_bytes())).collect();
-        Outcome { receipts, fees, ledger: Ledger { cells, written, code } }
+        Outcome { receipts, fees, ledger: Ledger { accounts, slots, written, code } }
     }
 
+    /// Where the unit keeps an object: among its accounts or among its slots.
     fn cell(&mut self, index: u32) -> u32 {
         let place = &mut self.places[index as usize];
         if place.0 != self.unit {
-            let object = self.objects[index as usize].object;
-            let nothing = match object.slot {
-                None => ObjectValue::Account(None),
-                Some(_) => ObjectValue::Slot(U256::ZERO),
+            let number = match self.objects[index as usize].object.slot {
+                None => {
+                    self.accounts.push(Cell::new(index));
+                    self.accounts.len() - 1
+                }
+                Some(_) => {
+                    self.slots.push(Cell::new(index));
+                    self.slots.len() - 1
+                }
             };
-            *place = (self.unit, self.cells.len() as u32);
-            let (loaded, written) = (false, false);
-            self.cells.push(Cell { object, index, loaded, written, old: nothing, new: nothing });
+            *place = (self.unit, number as u32);
         }
         place.1
     }
 
     fn begin(&mut self, access: &[Entry]) {
         self.declared.clear();
-        for entry in access {
-            let cell = self.cell(entry.object);
-            self.declared.push(Declared { cell, written: entry.written, used: false, changed: false });
+        for Entry { object, written } in access.iter().copied() {
+            let cell = self.cell(object);
+            self.declared.push(Declared { object, cell, written, used: false, changed: false });
         }
     }
 
     fn find(&self, address: &Address, slot: Option<&U256>) -> Option<usize> {
-        let cells = &self.cells;
-        let object = |declared: &Declared| &cells[declared.cell as usize].object;
+        let object = |declared: &Declared| &self.objects[declared.object as usize].object;
         if self.declared.len() <= SEARCHED_LINEARLY {
             let wanted = |declared: &Declared| {
                 let object = object(declared);
@@ -410,41 +468,23 @@ impl<'a> LaneState<'a> {
         self.declared.binary_search_by(|declared| object(declared).cmp(&wanted)).ok()
     }
 
-    /// Finds a declared object and marks it used.
-    fn declared(
-        &mut self,
-        what: &'static str,
-        address: &Address,
-        slot: Option<&U256>,
-    ) -> Result<&mut Cell, LaneFault> {
+    /// Finds an object that is loaded and marks it used.
+    fn used(&mut self, address: &Address, slot: Option<&U256>) -> Result<usize, LaneFault> {
         let Some(at) = self.find(address, slot) else {
             let object = Object { address: *address, slot: slot.copied() };
-            return Err(LaneFault::Undeclared { what, object });
+            return Err(LaneFault::Undeclared { what: "reads", object });
         };
         self.declared[at].used = true;
-        Ok(&mut self.cells[self.declared[at].cell as usize])
+        Ok(self.declared[at].cell as usize)
     }
 
-    /// Sets a declared object to its value after the transaction.
-    fn change(
-        &mut self,
-        address: &Address,
-        slot: Option<&U256>,
-        value: ObjectValue,
-    ) -> Result<bool, LaneFault> {
-        let at = self.find(address, slot);
-        let cell = at.map(|at| &mut self.cells[self.declared[at].cell as usize]);
-        if let Some(cell) = &cell
-            && cell.new == value
-        {
-            return Ok(false);
-        }
-        match (at, cell) {
-            (Some(at), Some(cell)) if self.declared[at].written => {
+    /// Finds an object that is changed and marks it so.
+    fn changed(&mut self, address: &Address, slot: Option<&U256>) -> Result<usize, LaneFault> {
+        match self.find(address, slot).map(|at| &mut self.declared[at]) {
+            Some(declared) if declared.written => {
                 // A slot of an account that the transaction created is never loaded: it was absent.
-                (cell.new, cell.loaded, cell.written) = (value, true, true);
-                (self.declared[at].used, self.declared[at].changed) = (true, true);
-                Ok(true)
+                (declared.used, declared.changed) = (true, true);
+                Ok(declared.cell as usize)
             }
             _ => {
                 let object = Object { address: *address, slot: slot.copied() };
@@ -466,7 +506,7 @@ impl<'a> LaneState<'a> {
             None => Ok(()),
             Some(declared) => {
                 let what = if declared.used { "writes" } else { "touches" };
-                let object = self.cells[declared.cell as usize].object;
+                let object = self.objects[declared.object as usize].object;
                 Err(LaneFault::Unused { what, object })
             }
         }
@@ -474,17 +514,24 @@ impl<'a> LaneState<'a> {
 
     fn settle_account(&mut self, address: &Address, account: &Account) -> Result<(), LaneFault> {
         let new = account_after(account);
-        if self.change(address, None, ObjectValue::Account(new))?
-            && let Some((hash, code)) = new.and_then(|new| code_of(&new, account))
-        {
-            self.own_code.entry(hash).or_insert_with(|| code.clone());
+        let at = self.find(address, None);
+        let before = at.map(|at| self.accounts[self.declared[at].cell as usize].new);
+        if before != Some(new) {
+            let cell = self.changed(address, None)?;
+            let cell = &mut self.accounts[cell];
+            (cell.new, cell.loaded, cell.written) = (new, true, true);
+            if let Some((hash, code)) = new.and_then(|new| code_of(&new, account)) {
+                self.own_code.entry(hash).or_insert_with(|| code.clone());
+            }
         }
         if account.is_selfdestructed() {
             // Created and destroyed in one transaction: nothing of its storage is left.
             return Ok(());
         }
         for (slot, value) in account.changed_storage_slots() {
-            self.change(address, Some(slot), ObjectValue::Slot(value.present_value))?;
+            let cell = self.changed(address, Some(slot))?;
+            let cell = &mut self.slots[cell];
+            (cell.new, cell.loaded, cell.written) = (value.present_value, true, true);
         }
         Ok(())
     }
@@ -495,13 +542,12 @@ impl Database for LaneState<'_> {
 
     fn basic(&mut self, address: Address) -> Result<Option<EvmAccount>, LaneFault> {
         let view = self.view;
-        let cell = self.declared("reads", &address, None)?;
+        let cell = self.used(&address, None)?;
+        let cell = &mut self.accounts[cell];
         if !cell.loaded {
-            let info = view.account(address)?;
-            (cell.old, cell.loaded) = (ObjectValue::Account(info), true);
-            cell.new = cell.old;
+            cell.load(view.account(address)?);
         }
-        Ok(cell.new.account().map(evm_account))
+        Ok(cell.new.map(evm_account))
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, LaneFault> {
@@ -522,13 +568,12 @@ impl Database for LaneState<'_> {
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, LaneFault> {
         let view = self.view;
-        let cell = self.declared("reads", &address, Some(&slot))?;
+        let cell = self.used(&address, Some(&slot))?;
+        let cell = &mut self.slots[cell];
         if !cell.loaded {
-            let word = view.storage(address, slot)?;
-            (cell.old, cell.loaded) = (ObjectValue::Slot(word), true);
-            cell.new = cell.old;
+            cell.load(view.storage(address, slot)?);
         }
-        Ok(cell.new.word())
+        Ok(cell.new)
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, LaneFault> {
@@ -560,8 +605,8 @@ fn check_taken(payload: &Payload, units: &[Unit<'_>], ledgers: &[Ledger]) -> Res
             return Err(InvalidPayload { code: InvalidPayloadCode::SegmentValue, index: None, reason }.into());
         }
         if payload.lanes[unit.lane].segments.len() > 1 {
-            for cell in ledger.cells.iter().filter(|cell| cell.written) {
-                values.entry(cell.index).or_insert((cell.old, cell.new)).1 = cell.new;
+            for (index, old, new) in ledger.values_written() {
+                values.entry(index).or_insert((old, new)).1 = new;
             }
         }
     }
@@ -573,19 +618,20 @@ fn code_hash(value: &ObjectValue) -> B256 {
 }
 
 /// What all units changed, shard by shard.
-fn changes(ledgers: &[Ledger]) -> StateDiff {
+fn changes(payload: &Payload, ledgers: &[Ledger]) -> StateDiff {
+    let object = |index: u32| &payload.objects[index as usize].object;
     let make = |shard: usize| {
-        let written = || ledgers.iter().map(|ledger| (&ledger.cells, &ledger.written[shard]));
+        let written = || ledgers.iter().map(|ledger| (ledger, &ledger.written[shard]));
         let accounts = written().map(|(_, written)| written.accounts.len()).sum();
         let slots = written().map(|(_, written)| written.slots.len()).sum();
         let mut part = DiffShard::with_capacity(accounts, slots);
-        for (cells, Written { accounts, slots }) in written() {
-            for cell in accounts.iter().map(|number| &cells[*number as usize]) {
-                part.then_account(cell.object.address, cell.old.account(), cell.new.account());
+        for (ledger, written) in written() {
+            for cell in written.accounts.iter().map(|number| &ledger.accounts[*number as usize]) {
+                part.then_account(object(cell.index).address, cell.old, cell.new);
             }
-            for cell in slots.iter().map(|number| &cells[*number as usize]) {
-                let slot = cell.object.slot.unwrap_or_default();
-                part.then_slot(cell.object.address, slot, cell.old.word(), cell.new.word());
+            for cell in written.slots.iter().map(|number| &ledger.slots[*number as usize]) {
+                let Object { address, slot } = object(cell.index);
+                part.then_slot(*address, slot.unwrap_or_default(), cell.old, cell.new);
             }
         }
         part
@@ -627,7 +673,7 @@ pub(crate) fn finish(
     lanes: StateDiff,
     receipts: Vec<TxReceipt>,
     totals: Totals,
-    system: crate::system::SystemStep,
+    system: SystemStep,
 ) -> Result<ClosedBlock, ExecuteError> {
     let mut diff = lanes;
     diff.after(opening);

@@ -55,7 +55,7 @@ pub use call::{
 pub use diff::{AccountChange, SlotChange, StateDiff};
 pub use genesis::{GenesisState, GenesisStateError, genesis_state};
 pub use invalid::{ExecuteError, InvalidPayload, InvalidPayloadCode, InvalidTx};
-pub use lanes::{replay, run_lanes};
+pub use lanes::{LanesRun, replay, run_lanes};
 pub use lthash::{LTHASH_BYTES, LtHash, LtHashError};
 pub use payload::{
     Entry, LANES_MAX, Lane, LanePlan, OBJECTS_MAX, Owner, PAYLOAD_VERSION, Payload, PayloadError, PayloadTx,

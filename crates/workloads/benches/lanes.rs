@@ -13,7 +13,7 @@ use alloy_consensus::{ReceiptEnvelope, TxType};
 use alloy_primitives::B256;
 use clap::Parser;
 use execution::{
-    BlockEnv, BlockOutcome, BuiltBlock, ClosedBlock, Payload, PayloadTransactions, RecoveredTx, StateDiff,
+    BlockEnv, BlockOutcome, BuiltBlock, LanesRun, Payload, PayloadTransactions, RecoveredTx, StateDiff,
     TxReceipt, recover_payload,
 };
 use measure::{Sample, Table};
@@ -212,7 +212,9 @@ impl<'a> Bench<'a> {
                         || pool.install(|| build(self.chain, &self.candidates).map_err(|e| e.to_string()));
                     drop(Sample::take(samples, "build", threads, || Ok(build()?))?);
                 } else {
-                    let closed = Sample::take(samples, "replay", threads, || self.replay(pool))?;
+                    let ran = Sample::take(samples, "replay", threads, || self.replay(pool))?;
+                    let close = || Ok(pool.install(|| ran.close())?);
+                    let closed = Sample::take(samples, "assemble", threads, close)?;
                     let seal = || Ok(pool.install(|| closed.seal(&self.chain.lthash)));
                     drop(Sample::take(samples, "hashes", threads, seal)?);
                 }
@@ -249,7 +251,7 @@ impl<'a> Bench<'a> {
         recover_payload(&payload, known).map_err(|invalid| format!("{invalid:?}").into())
     }
 
-    fn replay(&self, pool: &ThreadPool) -> Result<ClosedBlock> {
+    fn replay(&self, pool: &ThreadPool) -> Result<LanesRun<'_>> {
         let (state, rules) = (&*self.chain.state, &self.chain.rules);
         let run = || execution::run_lanes(state, rules, &self.env, &self.payload, &self.transactions, &[]);
         Ok(pool.install(run)?)
@@ -266,8 +268,8 @@ impl<'a> Bench<'a> {
             return Err("plain revm, the builder and the oracle differ".into());
         }
         for pool in self.pools {
-            let closed = self.replay(pool)?;
-            if pool.install(|| closed.seal(parent)) != oracle {
+            let ran = self.replay(pool)?;
+            if pool.install(|| ran.close())?.seal(parent) != oracle {
                 return Err("replay and the oracle differ".into());
             }
         }

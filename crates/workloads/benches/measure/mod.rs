@@ -54,7 +54,8 @@ pub struct Table {
 }
 
 /// Order in the table.
-const ORDER: [&str; 7] = ["plain revm", "with outcome", "build", "decode", "replay", "hashes", "commit"];
+const ORDER: [&str; 8] =
+    ["plain revm", "with outcome", "build", "decode", "replay", "assemble", "hashes", "commit"];
 
 impl Table {
     /// Takes over a round's samples.
