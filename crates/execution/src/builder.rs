@@ -193,7 +193,7 @@ impl<'a> Build<'a> {
             let batch = self.take(&mut candidates);
             match batch.len() {
                 0 => return Ok(()),
-                1..SERIAL_BELOW => {
+                1..SERIAL_BELOW if !self.memory.is_blind() => {
                     self.serial(&mut batch.into_iter().chain(candidates.by_ref().take(SERIAL_STRETCH)))?;
                 }
                 _ => self.several(batch)?,

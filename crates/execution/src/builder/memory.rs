@@ -38,6 +38,8 @@ pub struct BuildMemory {
     build: u64,
     /// That candidates met however they were grouped: believed like a lesson.
     crowded: Option<Hot>,
+    /// Takes all candidates for independent.
+    blind: bool,
 }
 
 /// A lesson: calls of a kind meet in this account or its storage.
@@ -67,6 +69,16 @@ impl BuildMemory {
     /// Nothing learned yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For tests: learns nothing and takes all candidates for independent, however few they are, so that threads meet
+    /// as often as they can.
+    pub fn blind() -> Self {
+        Self { blind: true, ..Self::default() }
+    }
+
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
     }
 
     pub(super) fn begin(&mut self) {
@@ -113,7 +125,7 @@ impl BuildMemory {
 
     /// Whether candidates lately met however they were grouped, so that running several at once is wasted.
     pub(super) fn is_crowded(&self) -> bool {
-        self.crowded.is_some_and(|hot| hot.until > self.build)
+        !self.blind && self.crowded.is_some_and(|hot| hot.until > self.build)
     }
 
     /// Learns that candidates met though they were grouped by all that is known.

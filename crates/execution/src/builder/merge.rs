@@ -4,7 +4,8 @@
 //! # Invariants
 //! - What stays of a batch is what the threads' transactions would do one thread after the other: no object that one
 //!   thread's transactions write is touched by another's, and nothing that stays depends on what is given up.
-//! - A refusal stays only if nothing that it looked at was written by another thread.
+//! - A refusal stays only if nothing that it looked at was written by another thread: in the order that candidates
+//!   came in, it might have been none.
 
 use super::{
     sheet::{CellId, Sheet, SheetShard},
@@ -95,10 +96,11 @@ fn conflict(object: Object, works: &[Work]) -> Option<Conflict> {
     Some(Conflict { object, keeper, written: cell.written })
 }
 
-/// Which accesses of an object are given up.
+/// Which attempts that touch an object are given up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lost {
-    Writes,
+    Refusals,
+    RefusalsAndWrites,
     All,
 }
 
@@ -106,10 +108,15 @@ enum Lost {
 /// the candidates, to be tried again.
 pub(super) fn evict(number: usize, work: &mut Work, conflicts: &[Conflict]) -> Vec<u32> {
     let mut lost: HashMap<CellId, Lost> = HashMap::default();
-    for conflict in conflicts.iter().filter(|conflict| conflict.keeper != number) {
+    for conflict in conflicts {
         if let Some(id) = work.sheet.find(&conflict.object) {
-            // Where the keeper only looks, others may look too.
-            lost.insert(id, if conflict.written { Lost::All } else { Lost::Writes });
+            let kind = match (conflict.keeper == number, conflict.written) {
+                (true, _) => Lost::Refusals,
+                // Where the keeper only looks, others may look too.
+                (false, false) => Lost::RefusalsAndWrites,
+                (false, true) => Lost::All,
+            };
+            lost.insert(id, kind);
         }
     }
     if lost.is_empty() {
@@ -119,9 +126,11 @@ pub(super) fn evict(number: usize, work: &mut Work, conflicts: &[Conflict]) -> V
     let trace = &work.trace;
     work.attempts.retain(|attempt| {
         let touches = trace.touches(&attempt.touches);
+        let refused = !matches!(attempt.result, Attempted::Ran(_));
         let hit = touches.iter().any(|touch| match lost.get(&touch.cell) {
             None => false,
-            Some(Lost::Writes) => touch.written,
+            Some(Lost::Refusals) => refused,
+            Some(Lost::RefusalsAndWrites) => refused || touch.written,
             Some(Lost::All) => true,
         });
         if hit {

@@ -86,9 +86,10 @@ const THREADS: [usize; 4] = [1, 2, 4, 8];
 fn all_are_included(chain: &Chain, candidates: &[RecoveredTx]) -> Vec<Payload> {
     let mut payloads = Vec::new();
     for threads in THREADS {
-        let mut memory = BuildMemory::new();
-        for _ in 0..2 {
-            let (payload, built) = build_on(threads, chain, &mut memory, LIMITS, candidates);
+        let (mut memory, mut blind) = (BuildMemory::new(), BuildMemory::blind());
+        for blind_now in [false, false, true] {
+            let memory = if blind_now { &mut blind } else { &mut memory };
+            let (payload, built) = build_on(threads, chain, memory, LIMITS, candidates);
             assert_eq!(built.skipped, []);
             assert_eq!(built.transactions.len(), candidates.len());
             payloads.push(payload);
@@ -381,9 +382,10 @@ proptest! {
         senders in 2_u64..40,
         threads in 2_usize..9,
         tight in any::<bool>(),
+        blind in any::<bool>(),
     ) {
         let mut chain = chain(senders);
-        let mut memory = BuildMemory::new();
+        let mut memory = if blind { BuildMemory::blind() } else { BuildMemory::new() };
         for acts in &blocks {
             let candidates = sign(&chain, acts);
             let limits = match tight {

@@ -144,7 +144,8 @@ fn work(
 pub fn seed(seed: u64) -> Result<Report, Difference> {
     let mut world = World::new(seed);
     let mut report = Report::default();
-    let mut memory = BuildMemory::new();
+    // Guesses keep threads apart; without any they meet as often as they can.
+    let mut memory = if seed.is_multiple_of(2) { BuildMemory::blind() } else { BuildMemory::new() };
     for _ in 0..BLOCKS_PER_SEED {
         let height = world.chain.height + 1;
         let outcome =
