@@ -24,18 +24,18 @@ mod tests;
 pub use memory::BuildMemory;
 
 use crate::{
-    BlockEnv, BlockOutcome, ExecuteError, InvalidPayload, InvalidTx, LtHash, OBJECTS_MAX, Payload,
-    PayloadTransactions, RecoveredTx, Rules, StateView, ViewError,
+    BlockEnv, BlockOutcome, ExecuteError, InvalidPayload, InvalidTx, LtHash, OBJECTS_MAX, ObjectValue,
+    Payload, PayloadTransactions, RecoveredTx, Rules, StateView, ViewError,
     lanes::{above, finish},
     run::BlockRun,
 };
 use alloy_primitives::{B256, map::HashMap};
-use block::{Block, Included};
+use block::Block;
 use memory::kind_of;
 use merge::{Conflict, Places, Work};
 use pack::Row;
 use rayon::prelude::*;
-use sheet::{CellId, Sheet};
+use sheet::{CellId, Sheet, Touch};
 use speculate::{Attempted, Room, Runner, Site, Trace, transaction_bytes};
 use std::{
     collections::BTreeSet,
@@ -136,16 +136,25 @@ pub fn build_with(
     let site = Site { view: base, rules, env, room, stop: &stop, stopped: AtomicBool::new(false) };
     let mut build = Build::new(site, memory, limits.gas.min(env.gas_limit));
     build.select(&mut candidates.into_iter())?;
-    let Build { block, site, skipped, .. } = build;
+    let Build { mut block, site, skipped, .. } = build;
 
     let row = Row::of(&block.sheet);
     let lanes = pack::pack(&block, &row, site.room.bytes());
-    let payload = assemble::payload(&block, &row, &lanes).map_err(InvalidPayload::from)?.encode();
-    let diff = assemble::changes(&block.sheet);
-    let (transactions, receipts, totals) = assemble::in_canonical_order(block.included, &lanes);
-    let block = finish(view, env, opening, diff, receipts, totals, system)?;
-    let (commitment, outcome) = rayon::join(|| Payload::commitment(&payload), || block.seal(parent));
-    Ok(BuiltBlock { commitment, payload, transactions, outcome, skipped })
+    let ran = std::mem::take(&mut block.ran);
+    let (encoded, outcome) = rayon::join(
+        || {
+            let payload = assemble::payload(&block, &row, &lanes).map_err(InvalidPayload::from)?.encode();
+            let commitment = Payload::commitment(&payload);
+            Ok::<_, ExecuteError>((payload, commitment, assemble::transactions(&block, &lanes)))
+        },
+        || {
+            let diff = assemble::changes(&block.sheet);
+            let (receipts, totals) = assemble::receipts(ran, &lanes);
+            Ok::<_, ExecuteError>(finish(view, env, opening, diff, receipts, totals, system)?.seal(parent))
+        },
+    );
+    let (payload, commitment, transactions) = encoded?;
+    Ok(BuiltBlock { commitment, payload, transactions, outcome: outcome?, skipped })
 }
 
 /// A candidate and its number in the order they came in.
@@ -253,8 +262,7 @@ impl<'a> Build<'a> {
             let attempt = runner.attempt(number, &transaction)?;
             let reason = match attempt.result {
                 Attempted::Ran(ran) => {
-                    let (touches, writes) = (attempt.touches, attempt.writes);
-                    block.include(Included { transaction, touches, writes, ran });
+                    block.include(transaction, attempt.touches, attempt.writes, ran);
                     continue;
                 }
                 Attempted::Refused(ref error) => Some(error.clone()),
@@ -346,15 +354,14 @@ impl<'a> Build<'a> {
                 Attempted::Ran(ran) => {
                     let trace = &mut self.block.trace;
                     let (touched, wrote) = (trace.touches.len() as u32, trace.writes.len() as u32);
-                    let mut moved = work.trace.touches(&attempt.touches).to_vec();
-                    moved.iter_mut().for_each(|touch| touch.cell = places.of(number, touch.cell));
-                    trace.touches.append(&mut moved);
-                    let moved = work.trace.writes(&attempt.writes).iter();
-                    trace.writes.extend(moved.map(|(id, value)| (places.of(number, *id), *value)));
+                    let moved = |touch: &Touch| Touch { cell: places.of(number, touch.cell), ..*touch };
+                    trace.touches.extend(work.trace.touches(&attempt.touches).iter().map(moved));
+                    let moved = |(id, value): &(CellId, ObjectValue)| (places.of(number, *id), *value);
+                    trace.writes.extend(work.trace.writes(&attempt.writes).iter().map(moved));
                     let touches = touched..trace.touches.len() as u32;
                     let writes = wrote..trace.writes.len() as u32;
                     bytes += transaction_bytes(&transaction, touches.len());
-                    self.block.include(Included { transaction, touches, writes, ran });
+                    self.block.include(transaction, touches, writes, ran);
                 }
             }
             again[place] = false;

@@ -7,8 +7,8 @@ use super::{
     speculate::Ran,
 };
 use crate::{
-    Entry, Lane, Object, Owner, Payload, PayloadError, PayloadTransactions, PayloadTx, RecoveredTx, Segment,
-    StateDiff, TableEntry, TxReceipt,
+    Entry, Lane, Object, Owner, Payload, PayloadError, PayloadTransactions, PayloadTx, Segment, StateDiff,
+    TableEntry, TxReceipt,
     diff::{DiffShard, SHARDS},
     run::Totals,
 };
@@ -143,26 +143,23 @@ pub(super) fn changes(sheet: &Sheet) -> StateDiff {
     diff
 }
 
-/// Transactions and receipts in canonical order.
-pub(super) fn in_canonical_order(
-    included: Vec<Included>,
-    lanes: &[PackedLane],
-) -> (PayloadTransactions, Vec<TxReceipt>, Totals) {
-    let (mut receipts, mut totals) = (Vec::with_capacity(included.len()), Totals::default());
-    let mut included: Vec<Option<(RecoveredTx, Box<Ran>)>> =
-        included.into_iter().map(|included| Some((included.transaction, included.ran))).collect();
-    let mut transactions = PayloadTransactions::default();
-    for lane in lanes {
-        let mut own = Vec::with_capacity(lane.members.len());
-        for member in &lane.members {
-            let Some((transaction, ran)) = included[*member as usize].take() else { continue };
-            let Ran { mut receipt, fee } = *ran;
-            totals.fees = totals.fees.saturating_add(fee);
-            totals.place(&mut receipt);
-            receipts.push(receipt);
-            own.push(transaction);
-        }
-        transactions.lanes.push(own);
+/// The transactions in their lanes.
+pub(super) fn transactions(block: &Block, lanes: &[PackedLane]) -> PayloadTransactions {
+    let transaction = |member: &u32| block.included[*member as usize].transaction.clone();
+    let lane = |lane: &PackedLane| lane.members.iter().map(transaction).collect();
+    PayloadTransactions { lanes: lanes.iter().map(lane).collect() }
+}
+
+/// Receipts in canonical order.
+pub(super) fn receipts(ran: Vec<Box<Ran>>, lanes: &[PackedLane]) -> (Vec<TxReceipt>, Totals) {
+    let (mut receipts, mut totals) = (Vec::with_capacity(ran.len()), Totals::default());
+    let mut ran: Vec<Option<Box<Ran>>> = ran.into_iter().map(Some).collect();
+    for member in lanes.iter().flat_map(|lane| &lane.members) {
+        let Some(ran) = ran[*member as usize].take() else { continue };
+        let Ran { mut receipt, fee } = *ran;
+        totals.fees = totals.fees.saturating_add(fee);
+        totals.place(&mut receipt);
+        receipts.push(receipt);
     }
-    (transactions, receipts, totals)
+    (receipts, totals)
 }

@@ -13,6 +13,8 @@ pub(super) struct Block {
     pub sheet: Sheet,
     pub trace: Trace,
     pub included: Vec<Included>,
+    /// What each included transaction leaves, in the same order.
+    pub ran: Vec<Box<Ran>>,
     pub gas_used: u64,
 }
 
@@ -23,18 +25,21 @@ pub(super) struct Included {
     /// Into the block's trace.
     pub touches: Range<u32>,
     pub writes: Range<u32>,
-    pub ran: Box<Ran>,
-}
-
-impl Included {
-    pub(super) fn gas_used(&self) -> u64 {
-        self.ran.receipt.gas_used
-    }
+    pub gas_used: u64,
 }
 
 impl Block {
-    pub(super) fn include(&mut self, included: Included) {
-        self.gas_used = self.gas_used.saturating_add(included.gas_used());
-        self.included.push(included);
+    /// Includes a transaction whose touches and writes are in the trace.
+    pub(super) fn include(
+        &mut self,
+        transaction: RecoveredTx,
+        touches: Range<u32>,
+        writes: Range<u32>,
+        ran: Box<Ran>,
+    ) {
+        let gas_used = ran.receipt.gas_used;
+        self.gas_used = self.gas_used.saturating_add(gas_used);
+        self.included.push(Included { transaction, touches, writes, gas_used });
+        self.ran.push(ran);
     }
 }

@@ -139,7 +139,7 @@ fn components(block: &Block, row: &Row) -> (Vec<u32>, Vec<Component>) {
         if number == fresh {
             components.push(Component { number, gas: 0 });
         }
-        components[number as usize].gas += included.gas_used();
+        components[number as usize].gas += included.gas_used;
         component_of.push(number);
     }
     (component_of, components)
@@ -238,7 +238,7 @@ impl Cutter<'_> {
                 (gas, from) = (0, position);
             }
             if let Some(member) = lane.members.get(position) {
-                gas += self.block.included[*member as usize].gas_used();
+                gas += self.block.included[*member as usize].gas_used;
             }
         }
         cuts

@@ -60,12 +60,13 @@ fn join(chain: &Chain, transactions: &[RecoveredTx], parts: &[Vec<u32>]) -> Join
     let again: Vec<usize> = (0..transactions.len()).filter(|place| again[*place]).collect();
     build.serial(&mut again.iter().map(|place| (*place as u32, transactions[*place].clone()))).unwrap();
 
-    let Build { block, skipped, .. } = build;
+    let Build { mut block, skipped, .. } = build;
     let row = Row::of(&block.sheet);
     let lanes = pack::pack(&block, &row, LIMITS.bytes);
     let payload = assemble::payload(&block, &row, &lanes).unwrap();
     let diff = assemble::changes(&block.sheet);
-    let (included, receipts, _) = assemble::in_canonical_order(block.included, &lanes);
+    let included = assemble::transactions(&block, &lanes);
+    let (receipts, _) = assemble::receipts(std::mem::take(&mut block.ran), &lanes);
     let judged = verify(&chain.state, &chain.rules, &env, &chain.lthash, &payload, &included, &[]).unwrap();
     assert_eq!(judged.receipts, receipts);
     // The verifier's diff has the fees too.
