@@ -13,14 +13,14 @@ use alloy_consensus::{ReceiptEnvelope, TxType};
 use alloy_primitives::B256;
 use clap::Parser;
 use execution::{
-    BlockEnv, BlockOutcome, BuiltBlock, LanesRun, Payload, PayloadTransactions, RecoveredTx, StateDiff,
-    TxReceipt, recover_payload,
+    BlockEnv, BlockOutcome, BuildMemory, BuiltBlock, LanesRun, Payload, PayloadTransactions, RecoveredTx,
+    StateDiff, TxReceipt, recover_payload,
 };
 use measure::{Sample, Table};
 use rayon::ThreadPool;
 use revm::context::result::ExecutionResult;
 use state::{BlockRecord, ExecutedBlock, StateOptions, StateStore};
-use std::{collections::HashMap, error::Error, path::PathBuf};
+use std::{collections::HashMap, error::Error, path::PathBuf, sync::Mutex};
 use workloads::{
     chain::{Chain, GWEI, block_hash, genesis},
     loads::{Load, Stage},
@@ -117,6 +117,8 @@ struct Bench<'a> {
     chain: &'a Chain,
     env: BlockEnv,
     pools: &'a [ThreadPool],
+    /// What the builds of each pool learned.
+    memories: Vec<Mutex<BuildMemory>>,
     candidates: Vec<RecoveredTx>,
     known: HashMap<B256, RecoveredTx>,
     bytes: Vec<u8>,
@@ -135,7 +137,7 @@ impl<'a> Bench<'a> {
         size: usize,
     ) -> Result<Self> {
         let (chain, candidates) = (&stage.chain, stage.block(load, size));
-        let built = build(chain, &candidates)?;
+        let built = build(chain, &mut BuildMemory::new(), &candidates)?;
         let payload = Payload::decode(&built.payload)?;
         let count = built.transactions.len();
         let table = Table {
@@ -153,6 +155,7 @@ impl<'a> Bench<'a> {
             chain,
             env: chain.env(),
             pools,
+            memories: pools.iter().map(|_| Mutex::default()).collect(),
             known: candidates.iter().map(|tx| (tx.hash(), tx.clone())).collect(),
             candidates,
             bytes: built.payload,
@@ -208,8 +211,11 @@ impl<'a> Bench<'a> {
                 let pool = &self.pools[(more - 4) / 2];
                 let threads = pool.current_num_threads();
                 if more % 2 == 0 {
+                    let mut memory = self.memories[(more - 4) / 2].lock().map_err(|e| e.to_string())?;
+                    let memory = &mut *memory;
                     let build =
-                        || pool.install(|| build(self.chain, &self.candidates).map_err(|e| e.to_string()));
+                        || build(self.chain, memory, &self.candidates).map_err(|error| error.to_string());
+                    let build = || pool.install(build);
                     drop(Sample::take(samples, "build", threads, || Ok(build()?))?);
                 } else {
                     let ran = Sample::take(samples, "replay", threads, || self.replay(pool))?;
@@ -309,7 +315,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn build(chain: &Chain, candidates: &[RecoveredTx]) -> Result<BuiltBlock> {
+fn build(chain: &Chain, memory: &mut BuildMemory, candidates: &[RecoveredTx]) -> Result<BuiltBlock> {
     let (env, limits, candidates) = (chain.env(), chain.limits(), candidates.iter().cloned());
-    Ok(execution::build(&*chain.state, &chain.rules, &env, &chain.lthash, limits, &[], candidates, || false)?)
+    let (state, rules, parent) = (&*chain.state, &chain.rules, &chain.lthash);
+    Ok(execution::build_with(memory, state, rules, &env, parent, limits, &[], candidates, || false)?)
 }
