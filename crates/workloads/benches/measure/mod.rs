@@ -82,18 +82,15 @@ impl Table {
     fn ratio(&self, row: &Row, to: Option<&Row>) -> Option<f64> {
         let to = to?;
         let ratios = to.wall_ms.iter().zip(&row.wall_ms).map(|(other, own)| other / own);
-        Some(median(ratios.collect()))
+        Some(median(&ratios.collect::<Vec<_>>()))
     }
 
-    fn against_plain(&self, row: &Row) -> Option<f64> {
-        let compared = matches!(row.name, "replay" | "build");
-        self.ratio(row, self.row("plain revm", 1).filter(|_| compared))
-    }
-
-    /// The same by CPU time, which hardly depends on what else runs.
-    fn cpu_against_plain(&self, row: &Row) -> Option<f64> {
-        let plain = self.row("plain revm", 1).filter(|_| matches!(row.name, "replay" | "build"))?;
-        Some(median(plain.cpu_ms.clone()) / median(row.cpu_ms.clone()))
+    /// How many times as fast as a baseline of one thread: by time, and by CPU time, which hardly depends on what else
+    /// runs.
+    fn against(&self, row: &Row, baseline: &str) -> [Option<f64>; 2] {
+        let baseline = self.row(baseline, 1).filter(|_| matches!(row.name, "replay" | "build"));
+        let cpu = baseline.map(|baseline| median(&baseline.cpu_ms) / median(&row.cpu_ms));
+        [self.ratio(row, baseline), cpu]
     }
 
     fn against_one(&self, row: &Row) -> Option<f64> {
@@ -116,10 +113,10 @@ impl Table {
                 "access_bytes_per_tx": self.per_tx(self.access_bytes as f64),
                 "phase": row.name,
                 "threads": row.threads,
-                "wall_ms": median(row.wall_ms.clone()),
-                "cpu_ms": median(row.cpu_ms.clone()),
-                "times_plain_revm": self.against_plain(row),
-                "times_plain_revm_by_cpu": self.cpu_against_plain(row),
+                "wall_ms": median(&row.wall_ms),
+                "cpu_ms": median(&row.cpu_ms),
+                "times_plain_revm_by_time_and_cpu": self.against(row, "plain revm"),
+                "times_with_outcome_by_time_and_cpu": self.against(row, "with outcome"),
                 "times_one_thread": self.against_one(row),
                 "rounds": row.wall_ms.len(),
             })
@@ -140,36 +137,43 @@ impl fmt::Display for Table {
         writeln!(f, "bytes per transaction: {payload:.1}, access sets and framing {access:.1} of them")?;
         writeln!(
             f,
-            "phase         threads       ms    µs/tx   CPU ms  x plain revm  by CPU time  x own 1 thread"
+            "phase         threads       ms    µs/tx   CPU ms  x plain revm  x with outcome  x own 1 thread"
         )?;
         for row in &self.rows {
-            let (wall, cpu) = (median(row.wall_ms.clone()), median(row.cpu_ms.clone()));
+            let (wall, cpu) = (median(&row.wall_ms), median(&row.cpu_ms));
             let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
+            let pair = |[time, cpu]: [Option<f64>; 2]| format!("{} ({})", ratio(time), ratio(cpu));
             writeln!(
                 f,
-                "{:13} {:7} {wall:8.2} {:8.2} {cpu:8.2} {:>13} {:>12} {:>15}",
+                "{:13} {:7} {wall:8.2} {:8.2} {cpu:8.2} {:>13} {:>15} {:>15}",
                 row.name,
                 row.threads,
                 self.per_tx(wall) * 1e3,
-                ratio(self.against_plain(row)),
-                ratio(self.cpu_against_plain(row)),
+                pair(self.against(row, "plain revm")),
+                pair(self.against(row, "with outcome")),
                 ratio(self.against_one(row)),
             )?;
         }
+        writeln!(f, "in brackets: by CPU time")?;
         Ok(())
     }
 }
 
-/// Microseconds per transaction by block size.
+/// Microseconds per transaction by block size, by the clock and of CPU time.
 pub fn growth(tables: &[Table]) -> String {
+    let wall = |row: &Row| median(&row.wall_ms);
+    let cpu = |row: &Row| median(&row.cpu_ms);
+    growth_of(tables, "µs", wall) + &growth_of(tables, "µs of CPU time", cpu)
+}
+
+fn growth_of(tables: &[Table], unit: &str, total: impl Fn(&Row) -> f64) -> String {
     let sizes: String = tables.iter().map(|table| format!(" {:>8}", table.transactions)).collect();
     let load = tables.first().map_or("", |table| table.load);
     let title =
-        format!("{load}: µs per transaction by block size\nphase         threads{sizes}  last / first\n");
+        format!("{load}: {unit} per transaction by block size\nphase         threads{sizes}  last / first\n");
     let lines = tables.first().map_or(&[][..], |table| &table.rows).iter().map(|row| {
         let same = tables.iter().filter_map(|table| Some((table, table.row(row.name, row.threads)?)));
-        let figures: Vec<f64> =
-            same.map(|(table, row)| table.per_tx(median(row.wall_ms.clone())) * 1e3).collect();
+        let figures: Vec<f64> = same.map(|(table, row)| table.per_tx(total(row)) * 1e3).collect();
         let cells: String = figures.iter().map(|figure| format!(" {figure:8.2}")).collect();
         let grown = figures.last().zip(figures.first()).map_or(1.0, |(last, first)| last / first);
         format!("{:13} {:7}{cells}  {grown:12.2}\n", row.name, row.threads)
@@ -177,7 +181,8 @@ pub fn growth(tables: &[Table]) -> String {
     title + &lines.collect::<String>()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
