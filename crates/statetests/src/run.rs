@@ -60,6 +60,7 @@ fn prepare(case: &Case<'_>) -> Result<Prepared, Verdict> {
         Ok(bytes) if bytes.len() > TRANSACTION_BYTES_MAX => return Err(skip(Skip::TransactionTooLong)),
         Ok(bytes) => Ok(bytes),
         Err(NoTransaction::Impossible(reason)) => Err(reason),
+        Err(NoTransaction::TooLong) => return Err(skip(Skip::TransactionTooLong)),
         Err(NoTransaction::Unsigned) => return Err(skip(Skip::Unsigned)),
         Err(NoTransaction::Malformed(reason)) => return Err(malformed(reason)),
     };

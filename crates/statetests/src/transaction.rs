@@ -8,6 +8,7 @@ use alloy_eips::{
 };
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use execution::testing::TestKey;
+use types::limits::TRANSACTION_BYTES_MAX;
 
 /// Why a case has no transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum NoTransaction {
     Malformed(String),
     /// There is neither a signed transaction nor a key.
     Unsigned,
+    /// It is longer than this chain's transactions.
+    TooLong,
     /// It has fields that no transaction can hold: refused before it exists.
     Impossible(String),
 }
@@ -38,9 +41,9 @@ fn sign(case: &Case<'_>, chain_id: u64) -> Result<Bytes, NoTransaction> {
     let Some(secret) = template.secret_key else { return Err(NoTransaction::Unsigned) };
     let key = TestKey::from_secret(B256::from(secret.0)).ok_or_else(|| malformed("secretKey is no key"))?;
     let fields = Fields::choose(case)?;
-    // A transaction that is too long to exist on this chain makes the test key panic; the caller has a skip for it.
-    if fields.input.len() >= types::limits::TRANSACTION_BYTES_MAX - FIELDS_BYTES_MAX {
-        return Err(impossible("input is longer than a transaction may be"));
+    // The signer cannot hold a transaction that is too long for this chain.
+    if fields.bytes_at_most(template) > TRANSACTION_BYTES_MAX {
+        return Err(NoTransaction::TooLong);
     }
     let signed = match fields.kind(template) {
         Kind::Legacy => key.sign_legacy(TxLegacy {
@@ -89,9 +92,6 @@ fn sign(case: &Case<'_>, chain_id: u64) -> Result<Bytes, NoTransaction> {
     Ok(signed.encoded().clone())
 }
 
-/// Room for everything of a transaction but its input and lists.
-const FIELDS_BYTES_MAX: usize = 1 << 10;
-
 enum Kind {
     Legacy,
     AccessList,
@@ -128,6 +128,17 @@ impl Fields {
             has_access_list: access_list.is_some(),
             access_list: access_list.map(|list| list_of(list)).unwrap_or_default(),
         })
+    }
+
+    /// No fewer bytes than the transaction will have.
+    fn bytes_at_most(&self, template: &Transaction) -> usize {
+        const FIXED: usize = 512;
+        const ADDRESS: usize = 32;
+        const WORD: usize = 33;
+        const AUTHORIZATION: usize = 160;
+        let items = self.access_list.iter().map(|item| ADDRESS + WORD * item.storage_keys.len());
+        let authorizations = template.authorization_list.as_ref().map_or(0, Vec::len);
+        FIXED + self.input.len() + items.sum::<usize>() + AUTHORIZATION * authorizations
     }
 
     fn kind(&self, template: &Transaction) -> Kind {

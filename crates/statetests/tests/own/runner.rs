@@ -258,6 +258,11 @@ fn what_is_no_test_of_this_chain_is_skipped_and_counted_by_reason() {
     let blob_fee = change(&|test| test["env"]["currentExcessBlobGas"] = "0x4000000".into());
     let time = change(&|test| test["env"]["currentTimestamp"] = "0xffffffffffffffff".into());
     let unsigned = text_of(&good).replace("\"txbytes\"", "\"other\"").replace("\"secretKey\"", "\"other\"");
+    let long = change(&|test| {
+        test["transaction"]["data"] = json!([format!("0x{}", "01".repeat(128 << 10))]);
+        let posts = test["post"].as_object_mut().unwrap().values_mut();
+        posts.for_each(|posts| drop(posts[0].as_object_mut().unwrap().remove("txbytes")));
+    });
     let empty = change(&|test| test["pre"][NOWHERE] = json!({ "balance": "0x0" }));
     let storage =
         change(&|test| test["pre"][NOWHERE] = json!({ "balance": "0x1", "storage": { "0x1": "0x1" } }));
@@ -271,6 +276,7 @@ fn what_is_no_test_of_this_chain_is_skipped_and_counted_by_reason() {
         ("blob_fee.json", &blob_fee),
         ("time.json", &time),
         ("unsigned.json", &unsigned),
+        ("long.json", &long),
         ("empty.json", &empty),
         ("storage.json", &storage),
         ("history.json", &history),
@@ -282,6 +288,7 @@ fn what_is_no_test_of_this_chain_is_skipped_and_counted_by_reason() {
     assert_eq!(skipped[&Skip::BlobBaseFee], 3);
     assert_eq!(skipped[&Skip::Environment("timestamp")], 3);
     assert_eq!(skipped[&Skip::Unsigned], 3);
+    assert_eq!(skipped[&Skip::TransactionTooLong], 3);
     assert_eq!(skipped[&Skip::EmptyAccount], 3);
     assert_eq!(skipped[&Skip::StorageAlone], 3);
     assert_eq!(skipped[&Skip::HistoryContract], 2);
