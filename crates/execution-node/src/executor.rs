@@ -72,9 +72,8 @@ struct Built {
 struct Executed {
     transactions: PayloadTransactions,
     outcome: BlockOutcome,
-    /// Lanes and access sets, as they are kept with the block; read from the payload when they are needed if it was
-    /// built here.
-    outline: Option<Bytes>,
+    /// Lanes and access sets, as they are kept with the block.
+    outline: Bytes,
 }
 
 /// A known block to build upon.
@@ -224,7 +223,8 @@ impl Executor {
             gas_used: built.outcome.gas_used,
             payload: built.payload,
         };
-        let executed = Executed { transactions: built.transactions, outcome: built.outcome, outline: None };
+        let outline = built.outline.into();
+        let executed = Executed { transactions: built.transactions, outcome: built.outcome, outline };
         self.remember(Built {
             parent_hash: request.parent_hash,
             env,
@@ -331,10 +331,6 @@ impl Executor {
             };
             let transactions = transactions.lanes.into_iter().flatten().collect();
             let next_validators = next_validators.clone();
-            let outline = match outline {
-                Some(outline) => outline,
-                None => outline_of(payload)?,
-            };
             let block = Arc::new(ExecutedBlock { record, transactions, receipts, next_validators, outline });
             let kept = self.shared.tree.lock().insert(block, diff, lthash);
             match kept {
@@ -427,7 +423,7 @@ impl Executor {
                     ExecuteError::View(error) => NoVerdict::Failed(self.shared.view_error(error)),
                 })?;
         self.metrics.executed(started.elapsed());
-        Ok(Executed { transactions, outcome, outline: Some(payload.into_outline().into()) })
+        Ok(Executed { transactions, outcome, outline: payload.into_outline().into() })
     }
 
     fn env(
@@ -541,13 +537,6 @@ impl Iterator for Candidates<'_> {
         self.bytes_left = self.bytes_left.checked_sub(transaction.encoded().len() as u64)?;
         Some(transaction)
     }
-}
-
-/// Lanes and access sets of an own payload.
-fn outline_of(payload: &[u8]) -> Result<Bytes, EngineError> {
-    let payload = Payload::decode(payload);
-    let payload = payload.map_err(|error| EngineError::Internal(format!("own payload: {error}")))?;
-    Ok(payload.into_outline().into())
 }
 
 /// Height and time of a block against its parent's.

@@ -70,6 +70,8 @@ pub struct BuiltBlock {
     pub payload: Vec<u8>,
     /// Its commitment.
     pub commitment: B256,
+    /// What is kept of it beside the transactions: [`Payload::into_outline`].
+    pub outline: Vec<u8>,
     /// Its transactions, in their lanes.
     pub transactions: PayloadTransactions,
     /// Its outcome: what [`crate::execute`] gives for it.
@@ -143,9 +145,11 @@ pub fn build_with(
     let ran = std::mem::take(&mut block.ran);
     let (encoded, outcome) = rayon::join(
         || {
-            let payload = assemble::payload(&block, &row, &lanes).map_err(InvalidPayload::from)?.encode();
+            let plan = assemble::payload(&block, &row, &lanes).map_err(InvalidPayload::from)?;
+            let payload = plan.encode();
             let commitment = Payload::commitment(&payload);
-            Ok::<_, ExecuteError>((payload, commitment, assemble::transactions(&block, &lanes)))
+            let transactions = assemble::transactions(&block, &lanes);
+            Ok::<_, ExecuteError>((payload, plan.into_outline(), commitment, transactions))
         },
         || {
             let diff = assemble::changes(&block.sheet);
@@ -153,8 +157,8 @@ pub fn build_with(
             Ok::<_, ExecuteError>(finish(view, env, opening, diff, receipts, totals, system)?.seal(parent))
         },
     );
-    let (payload, commitment, transactions) = encoded?;
-    Ok(BuiltBlock { commitment, payload, transactions, outcome: outcome?, skipped })
+    let (payload, outline, commitment, transactions) = encoded?;
+    Ok(BuiltBlock { commitment, payload, outline, transactions, outcome: outcome?, skipped })
 }
 
 /// A candidate and its number in the order they came in.

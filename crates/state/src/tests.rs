@@ -127,7 +127,7 @@ impl Model {
             transactions,
             receipts: outcome.receipts,
             next_validators: outcome.system.next_validators,
-            outline: execution::Payload::decode(&built.payload).unwrap().into_outline().into(),
+            outline: built.outline.into(),
         };
         self.push(block, outcome.diff.as_ref().clone(), outcome.lthash);
     }

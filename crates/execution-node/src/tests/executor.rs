@@ -498,7 +498,9 @@ fn final_blocks_are_counted_by_their_lanes_and_keep_them_over_a_restart() {
         text
     };
     let outline = |harness: &Harness, height| harness.chain.outline(Height::new(height)).unwrap();
-    let bytes = proposer.chain.block_by_number(Height::new(1)).unwrap().unwrap().outline.len();
+    let block = |harness: &Harness| harness.chain.block_by_number(Height::new(1)).unwrap().unwrap();
+    assert_eq!(block(&proposer), block(&validator), "built and replayed blocks are kept alike");
+    let bytes = block(&proposer).outline.len();
     for (harness, replayed) in [(&proposer, 0), (&validator, 2)] {
         let text = shown(harness);
         for expected in [

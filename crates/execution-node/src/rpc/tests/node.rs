@@ -221,7 +221,7 @@ impl Node {
             transactions,
             receipts: built.outcome.receipts,
             next_validators: built.outcome.system.next_validators,
-            outline: execution::Payload::decode(&built.payload).unwrap().into_outline().into(),
+            outline: built.outline.into(),
         };
         self.store.commit(&block, &built.outcome.diff, &built.outcome.lthash).unwrap();
         let block = Arc::new(block);
