@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &["crypto", "types", "consensus"]),
     ("sim", &["crypto", "types", "consensus", "journal"]),
     // No part of a node: makes blocks for tests and benchmarks of execution.
-    ("workloads", &["crypto", "types", "execution"]),
+    ("workloads", &["crypto", "types", "staking", "execution"]),
     // No part of a node: Ethereum's state tests.
     ("statetests", &["types", "execution"]),
     // No part of a node: calls every decoder there is.

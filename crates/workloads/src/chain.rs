@@ -1,20 +1,41 @@
 //! A chain in memory: rules, state, digest, and the environment of its next block.
 
+use crate::keys::key;
 use alloy_primitives::{Address, B256, Bytes, U256};
+use crypto::SecretKey;
 use execution::{
     BlockEnv, BlockOutcome, BuildLimits, Fork, LtHash, PayloadTransactions, RecoveredTx, Rules,
-    testing::MemoryState,
+    genesis_state, testing::MemoryState,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 use types::{
-    Genesis, QuorumRule,
-    genesis::{ChainConfig, TandemGenesis, Timing},
+    Genesis, QuorumRule, Stake,
+    genesis::{ChainConfig, GenesisValidator, TandemGenesis, Timing},
 };
 
 /// Chain id of all chains made here.
 pub const CHAIN_ID: u64 = 31_337;
 /// 10^9 wei.
 pub const GWEI: u64 = 1_000_000_000;
+
+/// The validators of a chain with a registry: keys 0 to 3, with a stake of 100 wei each.
+pub static VALIDATORS: LazyLock<Vec<GenesisValidator>> = LazyLock::new(|| (0..4).map(validator).collect());
+
+/// What account number `n` registers with.
+pub fn validator(n: u64) -> GenesisValidator {
+    let mut seed = [1; 32];
+    seed[..8].copy_from_slice(&n.to_le_bytes());
+    let secret = SecretKey::from_seed(&seed);
+    GenesisValidator {
+        address: key(n).address(),
+        public_key: secret.public_key(),
+        proof_of_possession: secret.prove_possession(),
+        stake: Stake::new(100),
+    }
+}
 
 /// A state and what the next block on it sees.
 #[derive(Clone, Debug)]
@@ -38,9 +59,26 @@ pub struct Chain {
 impl Chain {
     /// A chain whose forks, oldest first, activate at the given heights, with an empty state at height 0.
     pub fn new(forks: &[(Fork, u64)], gas_limit: u64, base_fee: u64) -> Self {
-        let genesis = genesis(forks, gas_limit, base_fee);
+        Self::of(&genesis(forks, gas_limit, base_fee))
+    }
+
+    /// The same with a registry: [`VALIDATORS`] validate, and epochs have two blocks.
+    pub fn with_registry(forks: &[(Fork, u64)], gas_limit: u64, base_fee: u64) -> Self {
+        let mut genesis = genesis(forks, gas_limit, base_fee);
+        genesis.tandem.validators = VALIDATORS.clone();
+        genesis.tandem.epoch_length = 2;
+        genesis.tandem.staking.min_stake = Stake::new(1);
+        genesis.tandem.staking.unbonding_epochs = 1;
+        let start = genesis_state(&genesis).expect("the genesis allocates nothing");
+        let mut chain = Self::of(&genesis);
+        chain.state_mut().apply(0, genesis.hash(), &start.diff);
+        chain
+    }
+
+    fn of(genesis: &Genesis) -> Self {
+        let (gas_limit, base_fee) = (genesis.gas_limit, genesis.base_fee_per_gas);
         Self {
-            rules: Rules::from_genesis(&genesis).expect("forks in order, the first at height 0"),
+            rules: Rules::from_genesis(genesis).expect("forks in order, the first at height 0"),
             state: Arc::default(),
             lthash: LtHash::new(CHAIN_ID),
             height: 0,

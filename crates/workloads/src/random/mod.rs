@@ -38,10 +38,11 @@ enum Who {
     FeeRecipient,
     Foreseen,
     Token,
+    Registry,
 }
 
 impl Who {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Contract,
         Self::Sender,
         Self::Stranger,
@@ -50,6 +51,7 @@ impl Who {
         Self::FeeRecipient,
         Self::Foreseen,
         Self::Token,
+        Self::Registry,
     ];
 }
 
@@ -113,6 +115,7 @@ impl Cast {
             Who::FeeRecipient => self.fee_recipient,
             Who::Foreseen => pick(&self.foreseen, rng),
             Who::Token => pick(&self.tokens, rng),
+            Who::Registry => staking::REGISTRY,
         }
     }
 }
@@ -247,12 +250,18 @@ impl World {
         let features = [
             (to == earner, "to: the fee recipient"),
             (to == sender, "to: itself"),
+            (to == staking::REGISTRY && self.has_registry(), "to: the registry"),
             (is_precompile(to), "to: a precompile"),
             (matches!(self.chain.state.account(to), Ok(None)) && !is_precompile(to), "to: nobody yet"),
             (code.starts_with(&[0xef, 0x01]), "to: a delegated account"),
             (!code.is_empty(), "to: a contract"),
         ];
         features.iter().filter(|(hit, _)| *hit).for_each(|(_, feature)| coverage.hit(feature));
+    }
+
+    /// Whether there is a validator registry, which plain revm knows nothing of.
+    pub fn has_registry(&self) -> bool {
+        self.chain.rules.staking().is_some()
     }
 
     /// Whether the next block's fork has EIP-7702.
@@ -413,8 +422,14 @@ fn random_chain(rng: &mut ChaCha8Rng) -> Chain {
     };
     let gas_limit = *[30_000_000, 30_000_000, 30_000_000, 700_000].choose(rng).expect("not empty");
     let base_fee = *[0, 7, GWEI].choose(rng).expect("not empty");
-    let mut chain = Chain::new(forks, gas_limit, base_fee);
-    chain.height = *[0, 1, 300].choose(rng).expect("not empty");
+    // A registry counts epochs from height 0 on.
+    let mut chain = match rng.random_ratio(1, 8) {
+        true => Chain::with_registry(forks, gas_limit, base_fee),
+        false => Chain {
+            height: *[0, 1, 300].choose(rng).expect("not empty"),
+            ..Chain::new(forks, gas_limit, base_fee)
+        },
+    };
     let (height, keeps_history) = (chain.height, rng.random());
     let state = chain.state_mut();
     for past in height.saturating_sub(4)..=height {

@@ -2,7 +2,7 @@
 
 use super::{Who, World};
 use crate::{
-    chain::{CHAIN_ID, Chain, GWEI},
+    chain::{CHAIN_ID, Chain, GWEI, validator},
     contracts::{IPool, IToken},
     random::code::Coder,
 };
@@ -18,6 +18,9 @@ use execution::{
     testing::TestKey, valid_until_word,
 };
 use rand::{Rng, seq::IndexedRandom};
+use staking::abi::IValidatorRegistry as abi;
+use std::sync::LazyLock;
+use types::genesis::GenesisValidator;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -28,10 +31,11 @@ pub(super) enum Kind {
     Delegate,
     Token,
     Swap,
+    Stake,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Transfer,
         Self::WholeBalance,
         Self::Call,
@@ -39,6 +43,7 @@ impl Kind {
         Self::Delegate,
         Self::Token,
         Self::Swap,
+        Self::Stake,
     ];
 }
 
@@ -71,6 +76,9 @@ impl Flaw {
         Self::Repeated,
     ];
 }
+
+/// Who may register in a world with a registry, those that are registered included.
+static NEWCOMERS: LazyLock<Vec<GenesisValidator>> = LazyLock::new(|| (0..8).map(validator).collect());
 
 /// A transaction before its type is chosen.
 #[derive(Clone, Debug)]
@@ -172,6 +180,7 @@ impl Author<'_> {
         match kind {
             // Before Prague the type is refused; that has to be seen a few times only.
             Kind::Delegate if !self.world.has_delegations() && !self.one_in(8) => self.call(&mut draft),
+            Kind::Stake if !self.world.has_registry() => self.token(&mut draft),
             Kind::Transfer => self.transfer(&mut draft, sender),
             Kind::WholeBalance => self.whole_balance(&mut draft, sender),
             Kind::Call => self.call(&mut draft),
@@ -179,6 +188,7 @@ impl Author<'_> {
             Kind::Delegate => self.delegate(&mut draft, sender),
             Kind::Token => self.token(&mut draft),
             Kind::Swap => self.swap(&mut draft),
+            Kind::Stake => self.stake(&mut draft),
         }
         if self.one_in(6) {
             draft.access_list =
@@ -280,6 +290,30 @@ impl Author<'_> {
         };
         (draft.to, draft.input) = (TxKind::Call(self.world.cast.pool), swap.abi_encode().into());
         draft.gas_limit = draft.gas_limit.max(200_000);
+    }
+
+    fn stake(&mut self, draft: &mut Draft) {
+        let some = self.world.cast.address(Who::Sender, &mut self.world.rng);
+        let rng = &mut self.world.rng;
+        let joining = NEWCOMERS.choose(rng).expect("not empty");
+        let (pubkey, proof) = (joining.public_key.0, joining.proof_of_possession.0);
+        let [pubkey, proof] = [Bytes::copy_from_slice(&pubkey), Bytes::copy_from_slice(&proof)];
+        draft.input = match rng.random_range(0..9) {
+            0 => abi::registerCall { pubkey, proofOfPossession: proof }.abi_encode(),
+            1 => abi::rotateKeyCall { newPubkey: pubkey, proofOfPossession: proof }.abi_encode(),
+            2 => abi::unstakeCall { amount: U256::from(rng.random_range(0..200u64)) }.abi_encode(),
+            3 => abi::exitCall {}.abi_encode(),
+            4 => abi::withdrawCall {}.abi_encode(),
+            5 => abi::validatorCall { account: some }.abi_encode(),
+            6 => abi::validatorSetCall { epoch: U256::from(rng.random_range(0..3u64)) }.abi_encode(),
+            _ => abi::addStakeCall {}.abi_encode(),
+        }
+        .into();
+        if rng.random() {
+            draft.value = U256::from(rng.random_range(1..100u64));
+        }
+        (draft.to, draft.gas_limit) =
+            (TxKind::Call(staking::REGISTRY), 900_000.min(self.world.chain.gas_limit / 2));
     }
 
     /// Entries that the transaction may use or not.
