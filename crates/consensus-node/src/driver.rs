@@ -336,10 +336,14 @@ impl State {
         self.ends_at.unwrap_or_else(|| self.driver.clock.instant(self.driver.replica.deadline()))
     }
 
-    /// Takes inputs and messages, as many as possible in one step.
+    /// Takes inputs and messages, as many as possible in one step. What the replica put off until they have led to
+    /// something follows in a step of its own: it takes longer than what they led to should wait.
     fn take(&mut self, mut inputs: VecDeque<Input>) {
         while !inputs.is_empty() && self.failure.is_none() {
             self.step(&mut inputs);
+        }
+        if self.driver.replica.has_unverified() && self.failure.is_none() {
+            self.step(&mut [Input::Tick].into());
         }
     }
 

@@ -173,6 +173,7 @@ impl Replica {
         self.qcs.clear();
         self.commit_qcs.clear();
         self.proposed.clear();
+        (self.unverified, self.executed_early) = (None, View::ZERO);
         self.again.clear();
         self.helped.clear();
         self.leader = None;

@@ -126,6 +126,7 @@ impl Replica {
         self.executor.retry_ms = None;
         self.tree.forget_execution();
         self.drop_prebuilt();
+        self.forget_early_execution();
         self.building = None;
         let by_timeout = self.safety.state().entered_by.is_some();
         // Whatever was being built is lost with the executor; start the view's lead afresh when it is back, unless
@@ -429,7 +430,7 @@ impl Replica {
 
     /// Whether a block is on another branch than what the executor holds final, or is just making so: it refuses such
     /// a block as the caller's mistake.
-    fn contradicts_final(&self, hash: &B256) -> bool {
+    pub(super) fn contradicts_final(&self, hash: &B256) -> bool {
         let durable = self.executor.up().map(|head| head.block_hash);
         let Some(last) = self.executor.finalizing.or(durable) else { return false };
         // What is not on a known path cannot be told; the executor will say.

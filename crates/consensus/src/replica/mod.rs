@@ -276,6 +276,10 @@ pub struct Replica {
     verified: VerifiedCache,
     /// First block proposed in each view of the window.
     proposed: BTreeMap<View, B256>,
+    /// A proposal that the executor works on already, while its signatures are still to be checked.
+    unverified: Option<proposals::Arrival>,
+    /// The highest view in which the executor was given a block that was not verified.
+    executed_early: View,
     /// Of those, the ones that were proposed before, with the reason.
     again: BTreeMap<View, Reproposal>,
 
@@ -380,6 +384,8 @@ impl Replica {
             commit_qcs: BTreeMap::new(),
             verified: VerifiedCache::default(),
             proposed: BTreeMap::new(),
+            unverified: None,
+            executed_early: View::ZERO,
             leader: None,
             prebuild: None,
             built_ahead: BuiltAhead::default(),
@@ -504,7 +510,7 @@ impl Replica {
 
     /// When to call [`Replica::handle`] with [`Input::Tick`] at the latest, on the monotonic clock.
     pub fn deadline(&self) -> u64 {
-        if self.wake {
+        if self.wake || self.has_unverified() {
             return 0;
         }
         // Followers have no say in views.
@@ -525,6 +531,15 @@ impl Replica {
         self.drive_guard(now);
         if std::mem::take(&mut self.wake) {
             self.replay_early(now);
+        }
+        // Whatever else came with a proposal is looked at before its signatures: the executor needs the time.
+        if matches!(
+            input,
+            Input::Tick
+                | Input::Engine(EngineReply::Judged { .. })
+                | Input::Message { message: ConsensusMessage::Proposal(..), .. }
+        ) {
+            self.verify_waiting(now);
         }
         match input {
             Input::Tick => {}

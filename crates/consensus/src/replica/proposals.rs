@@ -3,7 +3,7 @@
 use super::{Now, Replica};
 use crate::disk::Record;
 use crate::evidence::Trust;
-use crate::ready::Event;
+use crate::ready::{Event, Request};
 use crate::tree::Verdict;
 use crypto::merkle::payload_root;
 use std::sync::Arc;
@@ -11,10 +11,26 @@ use types::limits::{HEADER_BYTES_MAX, SYSTEM_INPUTS_BYTES_MAX};
 use types::message::Reproposal;
 use types::{
     B256, Block, Checkpoint, CommitQc, CommitVote, ConsensusMessage, Domain, Header, Justify, PrepareVote,
-    Proposal, RejectionCode, TimeoutReason, ValidatorIndex, View, Witness, block::randao_mix, encode,
+    Proposal, ProposalVote, RejectionCode, TimeoutReason, ValidatorIndex, View, Witness, block::randao_mix,
+    encode, vote::Signed,
 };
 
+/// A proposal on its way to being believed.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    from: ValidatorIndex,
+    view: View,
+    hash: B256,
+    signed: Signed<ProposalVote>,
+    block: Arc<Block>,
+    again: Option<Reproposal>,
+    /// The executor has it already.
+    asked: bool,
+}
+
 impl Replica {
+    /// What can be seen without a signature check is looked at here. Then the executor begins, if it can, while the
+    /// signatures are checked.
     pub(super) fn on_proposal(&mut self, now: Now, from: ValidatorIndex, proposal: Proposal) {
         let view = proposal.signed.statement.view;
         if proposal.signed.signer != from || self.proposer(view) != from {
@@ -37,12 +53,64 @@ impl Replica {
             Some(_) => return self.misbehaved(from, format!("proposed two blocks in view {view}")),
             None => {}
         }
-        self.verify_together(&proposal);
+        let Proposal { signed, block, again } = proposal;
+        let mut arrival = Arrival { from, view, hash, signed, block: Arc::new(block), again, asked: false };
+        if !self.may_execute_early(&arrival) {
+            return self.verify_proposal(now, arrival);
+        }
+        self.executed_early = view;
+        arrival.asked = true;
+        self.ready.request(Request::NewPayload { block_hash: hash, block: arrival.block.clone() });
+        self.unverified = Some(arrival);
+    }
+
+    /// Whether the executor may begin with a block nobody has verified yet (C-3.5): one per view at most, of the right
+    /// proposer, and everything about it is right but, perhaps, its signatures. The executor's verdict does not depend
+    /// on them.
+    fn may_execute_early(&self, arrival: &Arrival) -> bool {
+        let Arrival { view, hash, block, again, .. } = arrival;
+        let (view, header) = (*view, &block.header);
+        view > self.executed_early
+            && (view == self.view() || view == self.view().next())
+            && header.view == view
+            && again.is_none()
+            // Which takes signature checks too.
+            && block.system_inputs.evidence.is_empty()
+            && self.halted.is_none()
+            && self.executor.up().is_some()
+            && !self.tree.contains(hash)
+            && self.tree.parent_info(&header.parent_hash).is_some_and(|parent| parent.executed)
+            && !self.contradicts_final(&header.parent_hash)
+            && self.check_block(block).is_ok()
+            && self.check_against_parent(block).is_ok()
+    }
+
+    /// Whether a proposal waits for its signatures to be checked; the replica wants to be called again at once for that.
+    pub fn has_unverified(&self) -> bool {
+        self.unverified.is_some()
+    }
+
+    pub(super) fn verify_waiting(&mut self, now: Now) {
+        if let Some(arrival) = self.unverified.take() {
+            self.verify_proposal(now, arrival);
+        }
+    }
+
+    /// The executor forgot what it was given.
+    pub(super) fn forget_early_execution(&mut self) {
+        if let Some(arrival) = &mut self.unverified {
+            arrival.asked = false;
+        }
+    }
+
+    fn verify_proposal(&mut self, now: Now, arrival: Arrival) {
+        let (from, view) = (arrival.from, arrival.view);
+        self.verify_together(&arrival.signed, &arrival.block.header);
         let (set, domain) = (self.set.clone(), self.domain);
-        if !self.verified.check(&proposal.signed, |signed| signed.verify(&set, &domain)) {
+        if !self.verified.check(&arrival.signed, |signed| signed.verify(&set, &domain)) {
             return self.misbehaved(from, format!("bad signature on its proposal of view {view}"));
         }
-        self.accept_proposal(now, from, view, hash, proposal);
+        self.accept_proposal(now, arrival);
     }
 
     /// A proposal beyond the window still shows how far the others are.
@@ -65,16 +133,12 @@ impl Replica {
         }
     }
 
-    fn accept_proposal(
-        &mut self,
-        now: Now,
-        from: ValidatorIndex,
-        view: View,
-        hash: B256,
-        Proposal { block, again, .. }: Proposal,
-    ) {
+    fn accept_proposal(&mut self, now: Now, arrival: Arrival) {
+        let Arrival { from, view, hash, block, again, asked, .. } = arrival;
         self.proposed.insert(view, hash);
-        let checked = self.check_block(&block).and_then(|()| match &again {
+        // Checked before the executor was asked.
+        let sound = if asked { Ok(()) } else { self.check_block(&block) };
+        let checked = sound.and_then(|()| match &again {
             None => self.check_certificates(&block.header, view),
             Some(again) => self.check_again(&block.header, hash, view, again),
         });
@@ -92,9 +156,11 @@ impl Replica {
         }
         self.observe_header(&block.header);
         let Header { justify, timeout, last_commit, .. } = block.header.clone();
-        let block = Arc::new(block);
         if self.tree.insert(hash, block.clone()) {
             self.ready.record(Record::Block(block));
+            if asked {
+                self.tree.judge(&hash, Verdict::Executing);
+            }
         }
         // What the proposal carries is processed before the vote on it (C-4.3).
         if let Some(again) = again {

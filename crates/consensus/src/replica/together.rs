@@ -4,10 +4,10 @@
 
 use super::{Input, Replica, VerifiedCache};
 use crypto::bls::{Claim, all_hold};
-use types::vote::randao_bytes;
+use types::vote::{Signed, randao_bytes};
 use types::{
-    B256, Commit, CommitVote, ConsensusMessage, Domain, Header, Justify, PrepareVote, Proposal, Signature,
-    ValidatorIndex, ValidatorSet, View,
+    B256, Commit, CommitVote, ConsensusMessage, Domain, Header, Justify, PrepareVote, ProposalVote,
+    Signature, ValidatorIndex, ValidatorSet, View,
 };
 
 impl Replica {
@@ -45,11 +45,11 @@ impl Replica {
 
     /// One multi-pairing for the proposer's signature, its RANDAO reveal and the certificates of its header that are
     /// not known yet.
-    pub(super) fn verify_together(&mut self, proposal: &Proposal) {
-        let (set, domain, header) = (self.set.clone(), self.domain, &proposal.block.header);
+    pub(super) fn verify_together(&mut self, signed: &Signed<ProposalVote>, header: &Header) {
+        let (set, domain) = (self.set.clone(), self.domain);
         let reveal = Reveal::of(header);
         let mut asked = vec![
-            (VerifiedCache::id(&proposal.signed), proposal.signed.claim(&set, &domain)),
+            (VerifiedCache::id(signed), signed.claim(&set, &domain)),
             (VerifiedCache::id(&reveal), reveal.claim(&set, &domain)),
         ];
         if let Justify::Prepare(qc) = &header.justify {
