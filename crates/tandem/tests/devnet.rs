@@ -1,6 +1,8 @@
 //! The real thing: whole networks of separate processes, started by the `tandem` binary itself.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,12 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+use support::{PATIENCE, TANDEM, eventually, get, json_rpc};
 use tempfile::TempDir;
-
-/// Bound of every wait. Machines that build at the same time are slow.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-const TANDEM: &str = env!("CARGO_BIN_EXE_tandem");
 
 /// Offsets below 2,400 keep all ports under the range that systems hand out by themselves.
 static NEXT_OFFSET: AtomicU16 = AtomicU16::new(0);
@@ -102,12 +100,8 @@ impl Devnet {
     }
 
     fn rpc(&self, node: u16, method: &str, params: Value) -> Value {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let head = format!(
-            "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
-            body.len()
-        );
-        http(8545 + self.offset + node, &head, &body).map_or(Value::Null, |answer| answer["result"].clone())
+        let answer = json_rpc(8545 + self.offset + node, method, params);
+        answer.map_or(Value::Null, |answer| answer["result"].clone())
     }
 
     fn height(&self, node: u16) -> u64 {
@@ -116,7 +110,7 @@ impl Devnet {
     }
 
     fn status(&self, node: u16) -> Value {
-        http(5052 + self.offset + node, "GET /node/v1/status HTTP/1.1\r\n", "").unwrap_or(Value::Null)
+        get(5052 + self.offset + node, "/node/v1/status").unwrap_or(Value::Null)
     }
 
     fn url(&self, node: u16) -> String {
@@ -160,27 +154,6 @@ fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // A zombie has ended; only its parent has not looked yet.
     stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
-}
-
-fn http(port: u16, head: &str, body: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    stream.write_all(format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
-}
-
-/// Looks again and again until `look` finds something.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -313,7 +286,7 @@ impl Liar {
                 }
             }
             let path = lines[0].split(' ').nth(1).unwrap().to_owned();
-            let answer = http(node, &format!("GET {path} HTTP/1.1\r\n"), "");
+            let answer = get(node, path);
             let (status, body) = match answer.and_then(|answer| change(&path, answer)) {
                 Some(answer) => ("200 OK", answer.to_string()),
                 None => ("404 Not Found", "{}".to_owned()),
@@ -368,7 +341,7 @@ fn lies(node: u16) -> Vec<(i32, &'static str, Change)> {
         })
     };
     let other_question = move |path: &str, answer| match path.ends_with("/update/8") {
-        true => http(node, "GET /consensus/v1/update/12 HTTP/1.1\r\n", ""),
+        true => get(node, "/consensus/v1/update/12"),
         false => Some(answer),
     };
     vec![
@@ -411,7 +384,7 @@ fn a_node_is_proven_right_over_epochs_and_a_lying_one_is_caught() {
     assert_eq!(code, Some(0), "{errors}");
     let proven = &lines.last().unwrap()["proven"];
     let (height, hash) = (proven["height"].as_u64().unwrap(), proven["block_hash"].as_str().unwrap());
-    let header = http(node, &format!("GET /consensus/v1/headers/{height} HTTP/1.1\r\n"), "").unwrap();
+    let header = get(node, &format!("/consensus/v1/headers/{height}")).unwrap();
     assert_eq!((&header["hash"], &header["state_hash"]), (&proven["block_hash"], &proven["state_hash"]));
     let epochs: Vec<_> = lines.iter().filter_map(|line| line["step"]["epoch"].as_u64()).collect();
     assert!(height >= 13 && (0..=3).all(|epoch| epochs.contains(&epoch)), "{lines:?}");
@@ -421,7 +394,7 @@ fn a_node_is_proven_right_over_epochs_and_a_lying_one_is_caught() {
     // A hash is a checkpoint too, and what is below it is proven by parent hashes.
     let (code, lines, errors) = verify(&["--from", hash, "--rpc", &rest, "--height", "6", old]);
     assert_eq!(code, Some(0), "{errors}");
-    let sixth = http(node, "GET /consensus/v1/headers/6 HTTP/1.1\r\n", "").unwrap();
+    let sixth = get(node, "/consensus/v1/headers/6").unwrap();
     assert_eq!(lines.last().unwrap()["proven"]["state_hash"], sixth["state_hash"]);
 
     // One changed field, each time another one.

@@ -1,20 +1,17 @@
 //! An operator's day with one validator's key: keystore and password file, a copied directory, its history moved.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::{TANDEM, eventually, get};
 use tempfile::TempDir;
 
-/// Bound of every wait. Machines that build at the same time are slow.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-const TANDEM: &str = env!("CARGO_BIN_EXE_tandem");
 const OWNER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 
 fn tandem(home: &Path, arguments: &[&str]) -> Output {
@@ -102,25 +99,12 @@ impl Node {
     }
 
     fn status(&self) -> Option<Value> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.rest)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        let request = "GET /node/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        get(self.rest, "/node/v1/status")
     }
 
     fn wait_for(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            match status.filter(|status| holds(status)) {
-                Some(status) => return status,
-                None => assert!(Instant::now() < deadline, "no {what}: {:?}", self.status()),
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let status = || self.status().filter(|status| holds(status));
+        eventually(what, status)
     }
 
     fn stop(mut self) {

@@ -1,6 +1,8 @@
 //! A network of separate processes whose validators come, go and change keys, by transactions to the registry.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use alloy_consensus::TxEip1559;
 use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
 use alloy_sol_types::SolCall;
@@ -8,17 +10,11 @@ use crypto::SecretKey;
 use execution::testing::TestKey;
 use serde_json::{Value, json};
 use staking::{REGISTRY, abi::IValidatorRegistry as abi};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use support::{TANDEM, eventually, json_rpc};
 use tempfile::TempDir;
-
-const TANDEM: &str = env!("CARGO_BIN_EXE_tandem");
-
-/// Bound of every wait. Machines that build at the same time are slow.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 const CHAIN: u64 = 4711;
 const EPOCH: u64 = 8;
@@ -90,8 +86,7 @@ impl Network {
     }
 
     fn rpc(&self, node: usize, method: &str, params: Value) -> Option<Value> {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let answer = post(self.port(8545, node), &body)?;
+        let answer = json_rpc(self.port(8545, node), method, params)?;
         assert!(answer.get("error").is_none(), "{method}: {answer}");
         answer.get("result").cloned()
     }
@@ -210,32 +205,6 @@ fn free_offset() -> u16 {
         })
     };
     (0..100).map(|step| 100 + (first + step * 10) % 2_300).find(all_free).expect("a free range of ports")
-}
-
-fn post(port: u16, body: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let head = format!(
-        "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: \
-         {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
-}
-
-/// Looks again and again until `look` finds something.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }
 
 fn bytes(key: &SecretKey) -> (Bytes, Bytes) {
