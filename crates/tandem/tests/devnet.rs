@@ -286,7 +286,7 @@ impl Liar {
                 }
             }
             let path = lines[0].split(' ').nth(1).unwrap().to_owned();
-            let answer = get(node, path);
+            let answer = get(node, &path);
             let (status, body) = match answer.and_then(|answer| change(&path, answer)) {
                 Some(answer) => ("200 OK", answer.to_string()),
                 None => ("404 Not Found", "{}".to_owned()),
