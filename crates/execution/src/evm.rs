@@ -12,7 +12,7 @@ use crate::{
 };
 use alloy_consensus::{Transaction, TxType};
 use alloy_eips::Typed2718;
-use alloy_primitives::{Address, Bytes, U256, map::HashMap};
+use alloy_primitives::{Address, Bytes, Log, U256, map::HashMap};
 use revm::{
     Context, Database, MainBuilder, MainContext, SystemCallEvm,
     context::{
@@ -246,24 +246,46 @@ impl<DB: Database> Handler for FeesApart<DB> {
     }
 }
 
+/// What is left of a transaction that ran, beside its changes: all that its receipt needs and cannot be had from the
+/// transaction itself. A tenth of a receipt.
+pub(crate) struct Mark {
+    succeeded: bool,
+    pub gas_used: u64,
+    pub logs: Vec<Log>,
+    abort: Option<Box<StrictAbort>>,
+}
+
+impl From<Ran> for Mark {
+    fn from(ran: Ran) -> Self {
+        let Ran { result, abort, .. } = ran;
+        let (gas_used, succeeded) = (result.tx_gas_used(), result.is_success());
+        // A revert drops its logs; revm hands over only what counts for the receipt on success.
+        let logs = if succeeded { result.into_logs() } else { Vec::new() };
+        Self { succeeded, gas_used, logs, abort: abort.map(Box::new) }
+    }
+}
+
+impl Mark {
+    /// The receipt behind transactions with so much gas and so many logs, without its bloom.
+    pub(crate) fn receipt(self, transaction: &RecoveredTx, base_fee: u64, gas: u64, logs: u64) -> TxReceipt {
+        let envelope = transaction.envelope();
+        let kind = TxType::try_from(envelope.ty()).expect("an envelope has a known type");
+        let cumulative = gas.saturating_add(self.gas_used);
+        TxReceipt {
+            envelope: TxReceipt::envelope_without_bloom(kind, self.succeeded, cumulative, self.logs),
+            tx_hash: transaction.hash(),
+            from: transaction.sender(),
+            to: envelope.to(),
+            contract_address: envelope.is_create().then(|| transaction.sender().create(envelope.nonce())),
+            gas_used: self.gas_used,
+            effective_gas_price: envelope.effective_gas_price(Some(base_fee)),
+            first_log_index: logs,
+            abort: self.abort.map(|abort| *abort),
+        }
+    }
+}
+
 /// The receipt of a transaction that is the first one of its block or piece of a block.
 pub(crate) fn receipt(transaction: &RecoveredTx, ran: Ran, base_fee: u64) -> TxReceipt {
-    let Ran { result, abort, .. } = ran;
-    let envelope = transaction.envelope();
-    let gas_used = result.tx_gas_used();
-    let succeeded = result.is_success();
-    // A revert drops its logs; revm hands over only what counts for the receipt on success.
-    let logs = if succeeded { result.into_logs() } else { Vec::new() };
-    let kind = TxType::try_from(envelope.ty()).expect("an envelope has a known type");
-    TxReceipt {
-        envelope: TxReceipt::envelope_without_bloom(kind, succeeded, gas_used, logs),
-        tx_hash: transaction.hash(),
-        from: transaction.sender(),
-        to: envelope.to(),
-        contract_address: envelope.is_create().then(|| transaction.sender().create(envelope.nonce())),
-        gas_used,
-        effective_gas_price: envelope.effective_gas_price(Some(base_fee)),
-        first_log_index: 0,
-        abort,
-    }
+    Mark::from(ran).receipt(transaction, base_fee, 0, 0)
 }

@@ -14,7 +14,7 @@ use crate::{
     Layer, LtHash, Object, ObjectValue, Overlay, Payload, PayloadTransactions, PayloadTx, RecoveredTx, Rules,
     Segment, StateDiff, StateView, TableEntry, TxReceipt, ViewError,
     diff::{DiffShard, SHARDS},
-    evm::{self, Evm, Refusal},
+    evm::{self, Evm, Mark, Refusal},
     run::{
         BlockRun, BlockState, ClosedBlock, Totals, account_after, bytecode, check_gas_limit, code_of,
         evm_account,
@@ -52,7 +52,7 @@ pub fn run_lanes<'a>(
     rules: &Rules,
     env: &BlockEnv,
     payload: &'a Payload,
-    transactions: &PayloadTransactions,
+    transactions: &'a PayloadTransactions,
     evidence: &[Vec<u8>],
 ) -> Result<LanesRun<'a>, ExecuteError> {
     let (system, opening) = BlockRun::new(view, rules, env, evidence)?.into_opening();
@@ -61,9 +61,9 @@ pub fn run_lanes<'a>(
     let units = units(payload, transactions)?;
     let gas = GasMeter::new(env.gas_limit);
     let block = Block { view: base, rules, env, payload, gas: &gas };
-    let (ledgers, receipts, fees) = run_units(&block, &units)?;
+    let (ledgers, marks, fees) = run_units(&block, &units)?;
     check_taken(payload, &units, &ledgers)?;
-    Ok(LanesRun { view, env: *env, payload, system, opening, ledgers, receipts, fees })
+    Ok(LanesRun { view, env: *env, payload, transactions, system, opening, ledgers, marks, fees })
 }
 
 /// A block whose lanes have run, in pieces.
@@ -71,19 +71,20 @@ pub struct LanesRun<'a> {
     view: &'a dyn StateView,
     env: BlockEnv,
     payload: &'a Payload,
+    transactions: &'a PayloadTransactions,
     system: SystemStep,
     opening: StateDiff,
     ledgers: Vec<Ledger>,
-    receipts: Vec<Vec<TxReceipt>>,
+    marks: Vec<Mark>,
     fees: U256,
 }
 
 impl LanesRun<'_> {
     /// Collects the changes of all pieces, numbers the receipts, and does what comes after the last transaction.
     pub fn close(self) -> Result<ClosedBlock, ExecuteError> {
-        let Self { view, env, payload, system, opening, ledgers, receipts, fees } = self;
+        let Self { view, env, payload, transactions, system, opening, ledgers, marks, fees } = self;
         let (diff, (receipts, totals)) =
-            rayon::join(|| changes(payload, &ledgers), || number(receipts, fees));
+            rayon::join(|| changes(payload, &ledgers), || number(transactions, marks, &env, fees));
         finish(view, &env, opening, diff, receipts, totals, system)
     }
 }
@@ -131,8 +132,8 @@ struct Block<'a> {
 
 /// What a unit did.
 struct Outcome {
-    /// Each as if it were the first of the block.
-    receipts: Vec<TxReceipt>,
+    /// One per transaction.
+    marks: Vec<Mark>,
     fees: U256,
     ledger: Ledger,
 }
@@ -173,8 +174,8 @@ enum Fault {
     Gas,
 }
 
-/// Per unit what it changed and its receipts; and the fees of all.
-type Results = (Vec<Ledger>, Vec<Vec<TxReceipt>>, U256);
+/// What each unit changed, what is left of all transactions in canonical order, and their fees.
+type Results = (Vec<Ledger>, Vec<Mark>, U256);
 
 /// Runs every unit, the heaviest first.
 fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Results, ExecuteError> {
@@ -201,15 +202,16 @@ fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Results, ExecuteEr
         let reason = format!("transactions use more than the block's {} gas", block.env.gas_limit);
         return Err(InvalidPayload { code: InvalidPayloadCode::GasLimit, index: None, reason }.into());
     }
-    let (mut ledgers, mut receipts) = (Vec::with_capacity(units.len()), Vec::with_capacity(units.len()));
+    let count = units.iter().map(|unit| unit.transactions.len()).sum();
+    let (mut ledgers, mut marks) = (Vec::with_capacity(units.len()), Vec::with_capacity(count));
     let mut fees = U256::ZERO;
     for (_, outcome) in done {
         let outcome = outcome?;
         fees = fees.saturating_add(outcome.fees);
         ledgers.push(outcome.ledger);
-        receipts.push(outcome.receipts);
+        marks.extend(outcome.marks);
     }
-    Ok((ledgers, receipts, fees))
+    Ok((ledgers, marks, fees))
 }
 
 impl From<Fault> for ExecuteError {
@@ -238,13 +240,13 @@ impl<'a> Worker<'a> {
 
     fn run(&mut self, unit: &Unit<'_>) -> Result<Outcome, Fault> {
         self.state().enter(unit.segment);
-        let mut receipts = Vec::with_capacity(unit.transactions.len());
+        let mut marks = Vec::with_capacity(unit.transactions.len());
         let mut fees = U256::ZERO;
         for (offset, transaction) in unit.transactions.iter().enumerate() {
             let planned = &unit.segment.transactions[offset];
             match self.transact(transaction, planned) {
-                Ok((receipt, fee)) => {
-                    receipts.push(receipt);
+                Ok((mark, fee)) => {
+                    marks.push(mark);
                     fees = fees.saturating_add(fee);
                 }
                 Err(Stop::Gas) => return Err(Fault::Gas),
@@ -256,14 +258,10 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        Ok(self.state().leave(receipts, fees))
+        Ok(self.state().leave(marks, fees))
     }
 
-    fn transact(
-        &mut self,
-        transaction: &RecoveredTx,
-        planned: &PayloadTx,
-    ) -> Result<(TxReceipt, U256), Stop> {
+    fn transact(&mut self, transaction: &RecoveredTx, planned: &PayloadTx) -> Result<(Mark, U256), Stop> {
         let Block { env, payload, gas, .. } = *self.block;
         check_gas_limit(transaction, env)
             .map_err(|error| Stop::Invalid(InvalidPayloadCode::GasLimit, error.to_string()))?;
@@ -276,9 +274,9 @@ impl<'a> Worker<'a> {
             Err(Refusal::Evm(reason)) => Err(Stop::View(ViewError::Evm(reason))),
         })?;
         let fee = ran.fee;
-        let receipt = evm::receipt(transaction, ran, env.base_fee);
-        match gas.add(receipt.gas_used) {
-            true => Ok((receipt, fee)),
+        let mark = Mark::from(ran);
+        match gas.add(mark.gas_used) {
+            true => Ok((mark, fee)),
             false => Err(Stop::Gas),
         }
     }
@@ -412,7 +410,7 @@ impl<'a> LaneState<'a> {
         }
     }
 
-    fn leave(&mut self, receipts: Vec<TxReceipt>, fees: U256) -> Outcome {
+    fn leave(&mut self, marks: Vec<Mark>, fees: U256) -> Outcome {
         let (accounts, slots) = (std::mem::take(&mut self.accounts), std::mem::take(&mut self.slots));
         let mut written: [Written; SHARDS] = Default::default();
         for (number, cell) in accounts.iter().enumerate().filter(|(_, cell)| cell.written) {
@@ -425,7 +423,7 @@ impl<'a> LaneState<'a> {
             written[shard].slots.push(number as u32);
         }
         let code = self.own_code.drain().map(|(hash, code)| (hash, code.original_bytes())).collect();
-        Outcome { receipts, fees, ledger: Ledger { accounts, slots, written, code } }
+        Outcome { marks, fees, ledger: Ledger { accounts, slots, written, code } }
     }
 
     /// Where the unit keeps an object: among its accounts or among its slots.
@@ -583,7 +581,11 @@ impl Database for LaneState<'_> {
 
 /// Compares what segments took over with what the ones before them left.
 fn check_taken(payload: &Payload, units: &[Unit<'_>], ledgers: &[Ledger]) -> Result<(), ExecuteError> {
-    // Per object: its value before the block, and now.
+    let mut taken = vec![false; payload.objects.len()];
+    for (index, _) in units.iter().flat_map(|unit| &unit.segment.taken) {
+        taken[*index as usize] = true;
+    }
+    // Per object that some segment takes over: its value before the block, and now.
     let mut values: BTreeMap<u32, (ObjectValue, ObjectValue)> = BTreeMap::new();
     for (unit, ledger) in units.iter().zip(ledgers) {
         if unit.position == 0 {
@@ -605,7 +607,7 @@ fn check_taken(payload: &Payload, units: &[Unit<'_>], ledgers: &[Ledger]) -> Res
             return Err(InvalidPayload { code: InvalidPayloadCode::SegmentValue, index: None, reason }.into());
         }
         if payload.lanes[unit.lane].segments.len() > 1 {
-            for (index, old, new) in ledger.values_written() {
+            for (index, old, new) in ledger.values_written().filter(|(index, ..)| taken[*index as usize]) {
                 values.entry(index).or_insert((old, new)).1 = new;
             }
         }
@@ -654,15 +656,22 @@ fn changes(payload: &Payload, ledgers: &[Ledger]) -> StateDiff {
 /// With fewer changes, handing work to other threads costs more than the work.
 const SERIAL_BELOW: usize = 128;
 
-/// Puts the receipts in canonical order.
-fn number(parts: Vec<Vec<TxReceipt>>, fees: U256) -> (Vec<TxReceipt>, Totals) {
+/// Makes the receipts, in canonical order.
+fn number(
+    transactions: &PayloadTransactions,
+    marks: Vec<Mark>,
+    env: &BlockEnv,
+    fees: U256,
+) -> (Vec<TxReceipt>, Totals) {
     let mut totals = Totals { fees, ..Totals::default() };
-    let mut receipts = Vec::with_capacity(parts.iter().map(Vec::len).sum());
-    for mut receipt in parts.into_iter().flatten() {
-        totals.place(&mut receipt);
-        receipts.push(receipt);
-    }
-    (receipts, totals)
+    let before: Vec<(u64, u64)> =
+        marks.iter().map(|mark| totals.count(mark.gas_used, mark.logs.len())).collect();
+    let transactions: Vec<&RecoveredTx> = transactions.iter().collect();
+    let placed = marks.into_par_iter().zip(before).zip(transactions).with_min_len(SERIAL_BELOW);
+    let receipt = |((mark, (gas, logs)), transaction): ((Mark, _), &RecoveredTx)| {
+        mark.receipt(transaction, env.base_fee, gas, logs)
+    };
+    (placed.map(receipt).collect(), totals)
 }
 
 /// Closes a block whose lanes have run: fees and system step, on top of all they changed.

@@ -47,10 +47,16 @@ pub(crate) struct Totals {
 impl Totals {
     /// Puts a receipt behind the earlier ones and counts it.
     pub(crate) fn place(&mut self, receipt: &mut TxReceipt) {
-        let (gas_used, logs) = (receipt.gas_used, receipt.logs().len() as u64);
-        receipt.follow(self.gas_used, self.logs);
+        let (gas, logs) = self.count(receipt.gas_used, receipt.logs().len());
+        receipt.follow(gas, logs);
+    }
+
+    /// Counts a transaction; says what came before it.
+    pub(crate) fn count(&mut self, gas_used: u64, logs: usize) -> (u64, u64) {
+        let before = (self.gas_used, self.logs);
         self.gas_used = self.gas_used.saturating_add(gas_used);
-        self.logs += logs;
+        self.logs += logs as u64;
+        before
     }
 }
 
