@@ -9,12 +9,12 @@
 
 mod measure;
 
-use alloy_consensus::{ReceiptEnvelope, TxType};
-use alloy_primitives::B256;
+use alloy_consensus::{Receipt, ReceiptEnvelope, ReceiptWithBloom, TxType};
+use alloy_primitives::{B256, Bloom};
 use clap::Parser;
 use execution::{
     BlockEnv, BlockOutcome, BuildMemory, BuiltBlock, LanesRun, Payload, PayloadTransactions, RecoveredTx,
-    StateDiff, TxReceipt, recover_payload,
+    StateDiff, recover_payload,
 };
 use measure::{Sample, Table};
 use rayon::ThreadPool;
@@ -238,14 +238,17 @@ impl<'a> Bench<'a> {
         Ok((evm, results))
     }
 
-    /// Plain revm, and then what replay gives beside: receipts with their blooms, and the changes.
+    /// Plain revm, and then what replay and assembling give beside: receipts, their blooms not yet computed, and the
+    /// changes.
     fn plain_outcome(&self) -> Result<(Baseline<'_>, Vec<ReceiptEnvelope>, StateDiff)> {
         let (evm, results) = self.plain()?;
         let (mut gas, mut receipts) = (0, Vec::with_capacity(results.len()));
         for result in results {
             gas += result.tx_gas_used();
-            let (kind, succeeded) = (TxType::Eip1559, result.is_success());
-            receipts.push(TxReceipt::envelope(kind, succeeded, gas, result.into_logs()));
+            let (status, logs) = (result.is_success().into(), result.into_logs());
+            let receipt = Receipt { status, cumulative_gas_used: gas, logs };
+            let receipt = ReceiptWithBloom { receipt, logs_bloom: Bloom::ZERO };
+            receipts.push(ReceiptEnvelope::from_typed(TxType::Eip1559, receipt));
         }
         let diff = evm.diff()?;
         Ok((evm, receipts, diff))
