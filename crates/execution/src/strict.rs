@@ -147,6 +147,16 @@ impl StrictList {
         }
     }
 
+    /// The last height that an access list names, without reading more of it. Of a list that [`Self::parse`] refuses
+    /// it says nothing of use.
+    pub fn last_height(list: &AccessList) -> Option<u64> {
+        let marker = list.0.iter().find(|item| item.address == STRICT_MARKER)?;
+        marker.storage_keys.iter().find_map(|word| match Word::read(*word) {
+            Ok(Word::ValidUntil(height)) => Some(height),
+            _ => None,
+        })
+    }
+
     /// Highest height of a block that may hold the transaction.
     pub fn valid_until(&self) -> Option<u64> {
         self.valid_until
@@ -254,6 +264,8 @@ mod tests {
         let narrowed = StrictList::parse(&list(&words)).unwrap().unwrap();
         assert!(narrowed.is_read_only(&LISTED) && !narrowed.is_read_only(&OTHER));
         assert_eq!(narrowed.check_height(90), Ok(()));
+        assert_eq!(StrictList::last_height(&list(&words)), narrowed.valid_until());
+        assert_eq!(StrictList::last_height(&list(&words[..1])), None);
         let late = narrowed.check_height(91).unwrap_err();
         assert_eq!(late, InvalidTx::Expired { valid_until: 90, height: 91 });
         assert!(!late.may_become_valid());

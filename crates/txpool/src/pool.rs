@@ -148,7 +148,7 @@ impl Pool {
         }
         let (address, nonce, hash) = (transaction.sender(), transaction.nonce(), transaction.hash());
         let offer = Offer::of(transaction.envelope());
-        let last_height = last_height(&transaction);
+        let last_height = transaction.envelope().access_list().and_then(StrictList::last_height);
         if let Some(valid_until) = last_height.filter(|last| *last <= self.height) {
             return Err(Refusal::Expired { valid_until, next: self.height.saturating_add(1) });
         }
@@ -384,13 +384,6 @@ fn content(sender: Address, account: &Account) -> SenderContent {
         pending: of(account.slots.range(..account.pending_end)),
         queued: of(account.slots.range(account.pending_end..)),
     }
-}
-
-/// The height that a strict transaction names as its last. A list that cannot be read names none: it was refused
-/// before.
-fn last_height(transaction: &RecoveredTx) -> Option<u64> {
-    let strict = StrictList::parse(transaction.envelope().access_list()?).ok()??;
-    strict.valid_until()
 }
 
 fn check_account(limits: &Limits, account: &Account, nonce: u64, offer: &Offer) -> Result<(), Refusal> {
