@@ -24,18 +24,19 @@ mod tests;
 pub use memory::BuildMemory;
 
 use crate::{
-    BlockEnv, BlockOutcome, ExecuteError, InvalidPayload, InvalidTx, LtHash, OBJECTS_MAX, ObjectValue,
-    Payload, PayloadTransactions, RecoveredTx, Rules, StateView, ViewError,
+    BlockEnv, BlockOutcome, ExecuteError, InvalidPayload, InvalidTx, LtHash, OBJECTS_MAX, Payload,
+    PayloadTransactions, RecoveredTx, Rules, StateView, ViewError,
     lanes::{above, finish},
     run::BlockRun,
 };
+use alloy_consensus::Transaction;
 use alloy_primitives::{B256, map::HashMap};
 use block::Block;
 use memory::kind_of;
-use merge::{Conflict, Places, Work};
+use merge::{Conflict, Work};
 use pack::Row;
 use rayon::prelude::*;
-use sheet::{CellId, Sheet, Touch};
+use sheet::{CellId, Sheet};
 use speculate::{Attempted, Room, Runner, Site, Trace, transaction_bytes};
 use std::{
     collections::BTreeSet,
@@ -93,6 +94,8 @@ const BATCH_FIRST: usize = 256;
 const BATCH_MAX: usize = 2048;
 /// A batch whose heaviest group has more than this part of it, in percent, runs on one thread.
 const HEAVIEST_MAX: u64 = 75;
+/// Candidates tried on several threads before it is judged whether that is any use.
+const CROWDED_AFTER: usize = 4 * BATCH_FIRST;
 /// Candidates that ran and did not fit, before the block counts as full.
 const NO_ROOM_MAX: usize = 32;
 
@@ -141,7 +144,8 @@ pub fn build_with(
     let Build { mut block, site, skipped, .. } = build;
 
     let row = Row::of(&block.sheet);
-    let lanes = pack::pack(&block, &row, site.room.bytes());
+    let (lanes, components) = pack::pack(&block, &row, site.room.bytes());
+    review(memory, &block, &components);
     let ran = std::mem::take(&mut block.ran);
     let (encoded, outcome) = rayon::join(
         || {
@@ -177,8 +181,9 @@ struct Build<'a> {
     no_room: usize,
     /// Candidates in the next batch, at most.
     batch: usize,
-    /// Batches of which much had to be tried again.
-    crowded: usize,
+    /// Candidates tried on several threads, and those of them that had to be tried again.
+    tried: usize,
+    evicted: usize,
 }
 
 impl<'a> Build<'a> {
@@ -186,7 +191,7 @@ impl<'a> Build<'a> {
         memory.begin();
         let (block, skipped) = (Block::default(), Vec::new());
         let batch = if memory.is_fresh() { BATCH_FIRST } else { BATCH_MAX };
-        Self { site, memory, block, skipped, gas_max, full: false, no_room: 0, batch, crowded: 0 }
+        Self { site, memory, block, skipped, gas_max, full: false, no_room: 0, batch, tried: 0, evicted: 0 }
     }
 
     fn gas_left(&self) -> u64 {
@@ -318,36 +323,30 @@ impl<'a> Build<'a> {
         self.adapt(evicted, transactions.len());
         let (mut bytes, objects) = merge::take_over(&mut self.block.sheet, &mut works, &places);
         let mut again = vec![true; transactions.len()];
-        for (number, work) in works.into_iter().enumerate() {
-            bytes += self.include(number, work, &places, transactions, &mut again);
+        places.rename(&mut works);
+        for work in works {
+            bytes += self.include(work, transactions, &mut again);
         }
         ((bytes, objects), again)
     }
 
     /// Chooses the size of the next batch by how well this one went.
     fn adapt(&mut self, evicted: usize, count: usize) {
-        match 4 * evicted > count {
-            true => {
-                self.crowded += 1;
-                self.batch = BATCH_FIRST;
-            }
-            false => self.batch = (2 * self.batch).min(BATCH_MAX),
-        }
-        if self.crowded > 1 {
-            // What the first such batch taught did not help.
+        self.batch = if 4 * evicted > count { BATCH_FIRST } else { (2 * self.batch).min(BATCH_MAX) };
+        self.tried += count;
+        self.evicted += evicted;
+        if self.tried >= CROWDED_AFTER && 4 * self.evicted > self.tried {
+            // What the first batches taught did not help.
             self.memory.crowd();
         }
     }
 
     /// Includes what is left of a thread's work. Returns the bytes its transactions take without the object table.
-    fn include(
-        &mut self,
-        number: usize,
-        work: Work,
-        places: &Places,
-        transactions: &[RecoveredTx],
-        again: &mut [bool],
-    ) -> u64 {
+    fn include(&mut self, mut work: Work, transactions: &[RecoveredTx], again: &mut [bool]) -> u64 {
+        let trace = &mut self.block.trace;
+        let (touched, wrote) = (trace.touches.len() as u32, trace.writes.len() as u32);
+        trace.touches.append(&mut work.trace.touches);
+        trace.writes.append(&mut work.trace.writes);
         let mut bytes = 0;
         for attempt in work.attempts {
             let place = attempt.candidate as usize;
@@ -356,14 +355,8 @@ impl<'a> Build<'a> {
                 Attempted::NoRoom => continue,
                 Attempted::Refused(error) => self.skip(&transaction, Some(error)),
                 Attempted::Ran(ran) => {
-                    let trace = &mut self.block.trace;
-                    let (touched, wrote) = (trace.touches.len() as u32, trace.writes.len() as u32);
-                    let moved = |touch: &Touch| Touch { cell: places.of(number, touch.cell), ..*touch };
-                    trace.touches.extend(work.trace.touches(&attempt.touches).iter().map(moved));
-                    let moved = |(id, value): &(CellId, ObjectValue)| (places.of(number, *id), *value);
-                    trace.writes.extend(work.trace.writes(&attempt.writes).iter().map(moved));
-                    let touches = touched..trace.touches.len() as u32;
-                    let writes = wrote..trace.writes.len() as u32;
+                    let touches = attempt.touches.start + touched..attempt.touches.end + touched;
+                    let writes = attempt.writes.start + wrote..attempt.writes.end + wrote;
                     bytes += transaction_bytes(&transaction, touches.len());
                     self.block.include(transaction, touches, writes, ran);
                 }
@@ -409,7 +402,8 @@ fn speculate(
     let (next, full) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = |_| {
         let claim = || chunks.get(next.fetch_add(1, Ordering::Relaxed));
-        run_chunks(site, below, transactions, std::iter::from_fn(claim), &full)
+        let expected = transactions.len() / threads;
+        run_chunks(site, below, transactions, std::iter::from_fn(claim), expected, &full)
     };
     (0..threads).into_par_iter().with_max_len(1).map(work).collect()
 }
@@ -419,10 +413,12 @@ fn run_chunks<'c>(
     below: &Sheet,
     transactions: &[RecoveredTx],
     chunks: impl Iterator<Item = &'c Vec<u32>>,
+    expected: usize,
     full: &AtomicBool,
 ) -> Result<Work, ViewError> {
-    let mut runner = Runner::new(site, Some(below), Sheet::default(), Trace::default());
-    let mut attempts = Vec::new();
+    let (mut own, mut attempts) = (Sheet::default(), Vec::with_capacity(expected));
+    own.reserve(2 * expected);
+    let mut runner = Runner::new(site, Some(below), own, Trace::default());
     for candidate in chunks.flatten() {
         if full.load(Ordering::Relaxed) || site.stops() {
             break;
@@ -459,6 +455,31 @@ fn learn(memory: &mut BuildMemory, works: &[Work], conflicts: &[Conflict], trans
     for ((kind, address), count) in met {
         if count > 1 && MET_PARTS * count >= calls.get(&kind).copied().unwrap_or_default() {
             memory.met(kind, address);
+        }
+    }
+}
+
+/// Included transactions that are looked at for what does not meet.
+const REVIEWED: usize = 1024;
+/// Calls of a kind among them that are enough to judge it.
+const REVIEWED_CALLS: u32 = 8;
+
+/// Learns which calls do not meet though nothing in them tells.
+fn review(memory: &mut BuildMemory, block: &Block, components: &[u32]) {
+    let mut kinds: HashMap<_, (u32, BTreeSet<u32>)> = HashMap::default();
+    for (included, component) in block.included.iter().zip(components).take(REVIEWED) {
+        let Some(kind) = kind_of(&included.transaction) else { continue };
+        let input = included.transaction.envelope().input();
+        let open = kind.1.is_some() && groups::addresses(input).next().is_none();
+        if open && !memory.is_free(&kind) && memory.hot(&kind).next().is_none() {
+            let (calls, parts) = kinds.entry(kind).or_default();
+            *calls += 1;
+            parts.insert(*component);
+        }
+    }
+    for (kind, (calls, parts)) in kinds {
+        if calls >= REVIEWED_CALLS && 4 * parts.len() as u32 >= 3 * calls {
+            memory.freed(kind);
         }
     }
 }

@@ -88,16 +88,22 @@ impl<'a> Table<'a> {
 
 /// The objects that included transactions touch, ascending.
 fn in_order(sheet: &Sheet) -> Vec<(Object, CellId)> {
-    let cells = |(shard, part): (usize, &super::sheet::SheetShard)| {
+    // The first bytes of the address decide nearly always.
+    let mut order: Vec<(u64, CellId)> = Vec::with_capacity(sheet.len());
+    for (shard, part) in sheet.shards.iter().enumerate() {
         let used = part.cells.iter().enumerate().filter(|(_, cell)| cell.used);
-        used.map(|(index, cell)| (cell.object, CellId::new(shard, index))).collect::<Vec<_>>()
-    };
-    let mut objects: Vec<_> = sheet.shards.iter().enumerate().flat_map(cells).collect();
-    match objects.len() {
-        0..SERIAL_BELOW => objects.sort_unstable_by_key(|(object, _)| *object),
-        _ => objects.par_sort_unstable_by_key(|(object, _)| *object),
+        let prefix =
+            |object: &Object| object.address.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+        order.extend(used.map(|(index, cell)| (prefix(&cell.object), CellId::new(shard, index))));
     }
-    objects
+    let compare = |a: &(u64, CellId), b: &(u64, CellId)| {
+        a.0.cmp(&b.0).then_with(|| sheet[a.1].object.cmp(&sheet[b.1].object))
+    };
+    match order.len() {
+        0..SERIAL_BELOW => order.sort_unstable_by(compare),
+        _ => order.par_sort_unstable_by(compare),
+    }
+    order.into_iter().map(|(_, id)| (sheet[id].object, id)).collect()
 }
 
 /// Who may touch each object: the one lane that does, or all when several look.
@@ -155,11 +161,10 @@ pub(super) fn receipts(ran: Vec<Box<Ran>>, lanes: &[PackedLane]) -> (Vec<TxRecei
     let (mut receipts, mut totals) = (Vec::with_capacity(ran.len()), Totals::default());
     let mut ran: Vec<Option<Box<Ran>>> = ran.into_iter().map(Some).collect();
     for member in lanes.iter().flat_map(|lane| &lane.members) {
-        let Some(ran) = ran[*member as usize].take() else { continue };
-        let Ran { mut receipt, fee } = *ran;
-        totals.fees = totals.fees.saturating_add(fee);
-        totals.place(&mut receipt);
-        receipts.push(receipt);
+        let Some(mut ran) = ran[*member as usize].take() else { continue };
+        totals.fees = totals.fees.saturating_add(ran.fee);
+        totals.place(&mut ran.receipt);
+        receipts.push(ran.receipt);
     }
     (receipts, totals)
 }

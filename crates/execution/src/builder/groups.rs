@@ -43,35 +43,40 @@ pub(super) fn group(batch: &[RecoveredTx], memory: &BuildMemory) -> Groups {
         return Groups { chunks, heaviest: 0 };
     }
     let roots = join(batch, memory);
-    let mut slots = vec![u32::MAX; batch.len()];
-    let mut groups: Vec<(u64, Vec<u32>)> = Vec::new();
-    for (number, transaction) in batch.iter().enumerate() {
-        let slot = &mut slots[roots[number] as usize];
-        if *slot == u32::MAX {
-            *slot = groups.len() as u32;
-            groups.push((0, Vec::new()));
+    let (mut sizes, mut weights) = (vec![0_usize; batch.len()], vec![0_u64; batch.len()]);
+    for (root, transaction) in roots.iter().zip(batch) {
+        sizes[*root as usize] += 1;
+        weights[*root as usize] += transaction.gas_limit().min(WEIGHT_MAX);
+    }
+    let heaviest = 100 * weights.iter().max().copied().unwrap_or_default();
+    let total: u64 = weights.iter().sum();
+
+    // A large group is a chunk of its own; small ones share one until it is full.
+    let mut places = vec![usize::MAX; batch.len()];
+    let (mut chunks, mut open, mut open_size): (Vec<(u64, Vec<u32>)>, _, _) = (Vec::new(), None, 0);
+    for (number, root) in roots.iter().map(|root| *root as usize).enumerate() {
+        if places[root] == usize::MAX {
+            let (size, weight) = (sizes[root], weights[root]);
+            let place = match open {
+                Some(place) if size < CHUNK => place,
+                _ => {
+                    chunks.push((0, Vec::with_capacity(size.max(2 * CHUNK))));
+                    chunks.len() - 1
+                }
+            };
+            places[root] = place;
+            if size < CHUNK {
+                open_size = if open.is_some() { open_size + size } else { size };
+                open = (open_size < CHUNK).then_some(place);
+            } else {
+                chunks[place].0 = weight;
+            }
         }
-        let (weight, members) = &mut groups[*slot as usize];
-        *weight += transaction.gas_limit().min(WEIGHT_MAX);
-        members.push(number as u32);
+        chunks[places[root]].1.push(number as u32);
     }
-    let total: u64 = groups.iter().map(|(weight, _)| weight).sum();
-    let heaviest = groups.iter().map(|(weight, _)| weight).max().copied().unwrap_or_default();
-    let (mut large, small): (Vec<_>, Vec<_>) =
-        groups.into_iter().partition(|(_, members)| members.len() >= CHUNK);
-    large.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    let mut chunks: Vec<Vec<u32>> = large.into_iter().map(|(_, members)| members).collect();
-    let mut open: Vec<u32> = Vec::with_capacity(2 * CHUNK);
-    for (_, members) in small {
-        open.extend(members);
-        if open.len() >= CHUNK {
-            chunks.push(std::mem::replace(&mut open, Vec::with_capacity(2 * CHUNK)));
-        }
-    }
-    if !open.is_empty() {
-        chunks.push(open);
-    }
-    Groups { chunks, heaviest: 100 * heaviest / total.max(1) }
+    chunks.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    let chunks = chunks.into_iter().map(|(_, members)| members).collect();
+    Groups { chunks, heaviest: heaviest / total.max(1) }
 }
 
 /// The first candidate of each candidate's group.
@@ -103,12 +108,22 @@ fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
         if known || kind.1.is_none() {
             continue;
         }
-        meet(Key::Entry(to, sender.as_slice()));
-        for address in input[4..].chunks_exact(32).take(ARGUMENTS).filter_map(as_address) {
+        let mut named = false;
+        for address in addresses(input) {
+            named = true;
             meet(Key::Entry(to, address));
+        }
+        match named || memory.is_free(&kind) {
+            true => meet(Key::Entry(to, sender.as_slice())),
+            false => meet(Key::Contract(to)),
         }
     }
     (0..batch.len() as u32).map(|number| groups.root(number)).collect()
+}
+
+/// The addresses among the first arguments of a call.
+pub(super) fn addresses(input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    input.get(4..).unwrap_or_default().chunks_exact(32).take(ARGUMENTS).filter_map(as_address)
 }
 
 /// The last 20 bytes of an argument that looks like an address: amounts have zeros where it begins.

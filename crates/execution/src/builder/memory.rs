@@ -17,6 +17,8 @@ const BELIEVED_FIRST: u64 = 8;
 const DOUBLINGS_MAX: u32 = 7;
 /// Builds after which a lesson that is not believed any more is forgotten.
 const FORGOTTEN_AFTER: u64 = 2048;
+/// Builds for which it is believed that calls do not meet.
+const FREE_BELIEVED: u64 = 64;
 /// How often what is forgotten is cleared away, in builds.
 const CLEARED_EVERY: u64 = 64;
 
@@ -34,6 +36,8 @@ pub(super) fn kind_of(transaction: &RecoveredTx) -> Option<Kind> {
 #[derive(Clone, Debug, Default)]
 pub struct BuildMemory {
     kinds: HashMap<Kind, Vec<Hot>>,
+    /// Kinds of calls that name nobody and yet do not meet, and until before which build that is believed.
+    free: HashMap<Kind, u64>,
     /// Number of builds so far.
     build: u64,
     /// That candidates met however they were grouped: believed like a lesson.
@@ -89,6 +93,7 @@ impl BuildMemory {
                 lessons.retain(|hot| hot.until + FORGOTTEN_AFTER > build);
                 !lessons.is_empty()
             });
+            self.free.retain(|_, until| *until > build);
         }
     }
 
@@ -103,8 +108,21 @@ impl BuildMemory {
         lessons.iter().filter(|hot| hot.until > self.build).map(|hot| hot.address)
     }
 
+    /// Whether calls of this kind, which name nobody, were found not to meet.
+    pub(super) fn is_free(&self, kind: &Kind) -> bool {
+        self.free.get(kind).is_some_and(|until| *until > self.build)
+    }
+
+    /// Learns that calls of this kind, which name nobody, did not meet.
+    pub(super) fn freed(&mut self, kind: Kind) {
+        if self.free.len() < KINDS_MAX || self.free.contains_key(&kind) {
+            self.free.insert(kind, self.build + FREE_BELIEVED);
+        }
+    }
+
     /// Learns that calls of this kind met in an account.
     pub(super) fn met(&mut self, kind: Kind, address: Address) {
+        self.free.remove(&kind);
         let (build, full) = (self.build, self.kinds.len() >= KINDS_MAX);
         let lessons = match self.kinds.get_mut(&kind) {
             Some(lessons) => lessons,

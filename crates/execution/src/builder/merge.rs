@@ -37,9 +37,13 @@ pub(super) struct Conflict {
 pub(super) struct Places(Vec<[Vec<u32>; SHARDS]>);
 
 impl Places {
-    /// Where a cell of thread number `work` stands.
-    pub(super) fn of(&self, work: usize, id: CellId) -> CellId {
-        CellId::new(id.shard(), self.0[work][id.shard()][id.index()] as usize)
+    /// Makes the traces name cells of the common sheet.
+    pub(super) fn rename(&self, works: &mut [Work]) {
+        works.par_iter_mut().with_max_len(1).zip(&self.0).for_each(|(work, places)| {
+            let place = |id: CellId| CellId::new(id.shard(), places[id.shard()][id.index()] as usize);
+            work.trace.touches.iter_mut().for_each(|touch| touch.cell = place(touch.cell));
+            work.trace.writes.iter_mut().for_each(|(id, _)| *id = place(*id));
+        });
     }
 }
 

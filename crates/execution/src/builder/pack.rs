@@ -70,9 +70,10 @@ pub(super) struct PackedSegment {
     pub taken: Vec<(CellId, ObjectValue)>,
 }
 
-/// Packs a block, with `bytes` left in its payload.
-pub(super) fn pack(block: &Block, row: &Row, bytes: u64) -> Vec<PackedLane> {
-    let mut lanes = lanes(block, row, bytes);
+/// Packs a block, with `bytes` left in its payload. Tells which component each transaction belongs to, too.
+pub(super) fn pack(block: &Block, row: &Row, bytes: u64) -> (Vec<PackedLane>, Vec<u32>) {
+    let (component_of, components) = components(block, row);
+    let mut lanes = lanes(block, &component_of, components, bytes);
     let mut left = bytes.saturating_sub(LANE_BYTES * lanes.len() as u64);
     let mut pieces = SEGMENTS_MAX - lanes.len();
     let total: u64 = lanes.iter().map(|lane| lane.gas).sum();
@@ -81,12 +82,11 @@ pub(super) fn pack(block: &Block, row: &Row, bytes: u64) -> Vec<PackedLane> {
         lane.segments = cutter.cut(number as u32, lane, total, pieces, &mut left);
         pieces -= lane.segments.len() - 1;
     }
-    lanes
+    (lanes, component_of)
 }
 
 /// Components of transactions that depend on each other, the heaviest first, each into the lightest lane.
-fn lanes(block: &Block, row: &Row, bytes: u64) -> Vec<PackedLane> {
-    let (component_of, mut components) = components(block, row);
+fn lanes(block: &Block, component_of: &[u32], mut components: Vec<Component>, bytes: u64) -> Vec<PackedLane> {
     let affordable = usize::try_from(bytes / LANE_BYTES).unwrap_or(usize::MAX);
     let wanted = (block.included.len() / LANE_TRANSACTIONS).min(affordable).clamp(1, LANES_MAX);
     let mut lanes: Vec<PackedLane> = Vec::new();
@@ -111,14 +111,20 @@ struct Component {
 
 /// Which component each transaction belongs to.
 fn components(block: &Block, row: &Row) -> (Vec<u32>, Vec<Component>) {
+    let mut written = vec![false; row.len()];
+    for included in &block.included {
+        for touch in block.trace.touches(&included.touches).iter().filter(|touch| touch.written) {
+            written[row.at(touch.cell)] = true;
+        }
+    }
     let mut joined = Joined::new(row.len());
     let mut roots = Vec::with_capacity(block.included.len());
     for included in &block.included {
         let mut first = None;
         for touch in block.trace.touches(&included.touches) {
-            if block.sheet[touch.cell].written {
-                let at = row.at(touch.cell) as u32;
-                joined.join(*first.get_or_insert(at), at);
+            let at = row.at(touch.cell);
+            if written[at] {
+                joined.join(*first.get_or_insert(at as u32), at as u32);
             }
         }
         roots.push(first);

@@ -226,6 +226,15 @@ impl Sheet {
         (bytes, objects)
     }
 
+    /// Makes room for about so many more accounts.
+    pub(super) fn reserve(&mut self, accounts: usize) {
+        for shard in &mut self.shards {
+            let more = accounts / SHARDS;
+            shard.accounts.reserve(more);
+            shard.cells.reserve(more);
+        }
+    }
+
     /// Number of cells.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.cells.len()).sum()

@@ -52,7 +52,7 @@ fn join(chain: &Chain, transactions: &[RecoveredTx], parts: &[Vec<u32>]) -> Join
     let mut build = Build::new(site, &mut memory, env.gas_limit);
     let full = AtomicBool::new(false);
     let run = |part: &Vec<u32>| {
-        run_chunks(&build.site, &build.block.sheet, transactions, std::iter::once(part), &full).unwrap()
+        run_chunks(&build.site, &build.block.sheet, transactions, std::iter::once(part), 4, &full).unwrap()
     };
     let works = parts.iter().map(run).collect();
     let (_, again) = build.join(works, transactions);
@@ -62,7 +62,7 @@ fn join(chain: &Chain, transactions: &[RecoveredTx], parts: &[Vec<u32>]) -> Join
 
     let Build { mut block, skipped, .. } = build;
     let row = Row::of(&block.sheet);
-    let lanes = pack::pack(&block, &row, LIMITS.bytes);
+    let (lanes, _) = pack::pack(&block, &row, LIMITS.bytes);
     let payload = assemble::payload(&block, &row, &lanes).unwrap();
     let diff = assemble::changes(&block.sheet);
     let included = assemble::transactions(&block, &lanes);
