@@ -169,3 +169,118 @@ fn three_threads_that_meet_in_a_ring_end_in_one_order() {
     assert_eq!(joined.built.len(), 9);
     assert_eq!(joined.skipped, []);
 }
+
+#[test]
+fn a_lesson_is_believed_for_some_builds_and_longer_each_time_it_proves_true_again() {
+    let mut memory = BuildMemory::new();
+    let kind = (Address::repeat_byte(1), Some([1, 2, 3, 4]));
+    let hot = Address::repeat_byte(2);
+    let mut believed = || {
+        memory.begin();
+        memory.met(kind, hot);
+        let mut builds = 0;
+        while memory.hot(&kind).any(|address| address == hot) {
+            memory.begin();
+            builds += 1;
+        }
+        builds
+    };
+    let lengths = [believed(), believed(), believed()];
+    assert!(lengths[0] > 1 && lengths[1] == 2 * lengths[0] && lengths[2] == 2 * lengths[1], "{lengths:?}");
+    for _ in 0..12 {
+        believed();
+    }
+    assert_eq!(believed(), believed(), "it does not grow for ever");
+}
+
+#[test]
+fn calls_that_were_seen_not_to_meet_are_believed_until_they_meet() {
+    let mut memory = BuildMemory::new();
+    let kind = (Address::repeat_byte(1), Some([1, 2, 3, 4]));
+    assert!(!memory.is_free(&kind));
+    memory.freed(kind);
+    assert!(memory.is_free(&kind));
+    memory.met(kind, kind.0);
+    assert!(!memory.is_free(&kind));
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_what_is_not_believed_any_more_makes_room() {
+    let mut memory = BuildMemory::new();
+    let kind = |n: u64| (Address::from_word(U256::from(n).into()), None);
+    for n in 0..10_000 {
+        memory.met(kind(n), Address::ZERO);
+        memory.freed(kind(n));
+    }
+    let known = |memory: &BuildMemory, n: u64| memory.hot(&kind(n)).next().is_some();
+    assert!(known(&memory, 0) && !known(&memory, 9_999));
+    for n in 0..20_u8 {
+        memory.met(kind(0), Address::repeat_byte(n));
+    }
+    assert!(memory.hot(&kind(0)).count() <= 4);
+    (0..3_000).for_each(|_| memory.begin());
+    memory.met(kind(9_999), Address::ZERO);
+    assert!(known(&memory, 9_999) && !known(&memory, 0));
+}
+
+/// Which candidates are guessed to be independent of the first.
+fn apart(memory: &BuildMemory, transactions: &[RecoveredTx]) -> Vec<usize> {
+    // So many of each that no two groups share a chunk.
+    let chunk = |number: u32| number as usize % transactions.len();
+    let many: Vec<_> = (0..32).flat_map(|_| transactions.to_vec()).collect();
+    let groups = groups::group(&many, memory);
+    let with_first = groups.chunks.iter().find(|members| members.contains(&0)).unwrap();
+    let with_first: BTreeSet<_> = with_first.iter().map(|number| chunk(*number)).collect();
+    (0..transactions.len()).filter(|number| !with_first.contains(number)).collect()
+}
+
+#[test]
+fn candidates_are_grouped_by_sender_recipient_and_the_addresses_they_name() {
+    let (chain, counter) = chain();
+    let key = |n: usize| &chain.keys[n];
+    let [alice, bob, token] = [0xa1, 0xb0, 0x70].map(Address::repeat_byte);
+    let pay = |n: usize, to: Address| key(n).transfer(CHAIN_ID, 0, to, U256::ONE);
+    let send = |n: usize, to: Address| {
+        let words = [to.into_word().0, U256::from(1_000_000).to_be_bytes::<32>()].concat();
+        let input = [&[0xa9, 0x05, 0x9c, 0xbb][..], &words].concat();
+        key(n).sign(tx(0, TxKind::Call(token), 80_000, input.into()))
+    };
+    let memory = BuildMemory::new();
+    assert_eq!(apart(&memory, &[pay(0, alice), pay(1, alice), pay(2, bob), pay(0, bob)]), [0; 0]);
+    assert_eq!(apart(&memory, &[pay(0, alice), pay(1, alice), pay(2, bob)]), [2]);
+    // One amount in all, but nobody in common; then a recipient, and one who sends himself.
+    assert_eq!(apart(&memory, &[send(0, alice), send(1, bob)]), [1]);
+    assert_eq!(apart(&memory, &[send(0, alice), send(1, alice), send(2, key(1).address())]), [0; 0]);
+    // Calls that name nobody are joined, until they are known not to meet.
+    let calls = [call(key(0), 0, counter), call(key(1), 0, counter), pay(2, bob)];
+    assert_eq!(apart(&memory, &calls), [2]);
+    let mut memory = BuildMemory::new();
+    memory.freed(kind_of(&calls[0]).unwrap());
+    assert_eq!(apart(&memory, &calls), [1, 2]);
+    // A lesson joins what names different people.
+    memory.met(kind_of(&send(0, alice)).unwrap(), token);
+    assert_eq!(apart(&memory, &[send(0, alice), send(1, bob)]), [0; 0]);
+}
+
+#[test]
+fn calls_that_name_nobody_and_do_not_meet_are_learned_from_what_was_included() {
+    // Each caller has a slot of its own: slot[caller] = 1.
+    let own_slot = [0x60, 0x01, 0x33, 0x55, 0x00];
+    let mut chain = Chain::new(40);
+    let key = chain.keys[39].clone();
+    let deploy = |nonce, code: &[u8]| key.sign(tx(nonce, TxKind::Create, 300_000, deployer(code)));
+    chain.run(vec![deploy(0, &own_slot), deploy(1, &COUNTER)]);
+    let [apart, together] = [0, 1].map(|nonce| key.address().create(nonce));
+    let calls: Vec<_> = (0..20)
+        .flat_map(|n| [call(&chain.keys[n], 0, apart), call(&chain.keys[n + 19], 0, together)])
+        .take(38)
+        .collect();
+    let mut memory = BuildMemory::new();
+    let (state, env, parent) = (&chain.state, chain.env(), &chain.lthash);
+    let built =
+        build_with(&mut memory, state, &chain.rules, &env, parent, LIMITS, &[], calls.clone(), || false)
+            .unwrap();
+    assert_eq!(built.transactions.len(), 38);
+    assert!(memory.is_free(&kind_of(&calls[0]).unwrap()));
+    assert!(!memory.is_free(&kind_of(&calls[1]).unwrap()));
+}
