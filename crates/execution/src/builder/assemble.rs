@@ -157,6 +157,7 @@ pub(super) fn transactions(block: &Block, lanes: &[PackedLane]) -> PayloadTransa
 }
 
 /// Receipts in canonical order.
+#[allow(clippy::vec_box)]
 pub(super) fn receipts(ran: Vec<Box<Ran>>, lanes: &[PackedLane]) -> (Vec<TxReceipt>, Totals) {
     let (mut receipts, mut totals) = (Vec::with_capacity(ran.len()), Totals::default());
     let mut ran: Vec<Option<Box<Ran>>> = ran.into_iter().map(Some).collect();

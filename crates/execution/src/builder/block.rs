@@ -13,7 +13,8 @@ pub(super) struct Block {
     pub sheet: Sheet,
     pub trace: Trace,
     pub included: Vec<Included>,
-    /// What each included transaction leaves, in the same order.
+    /// What each included transaction leaves, in the same order. Boxed: they move from list to list, and are large.
+    #[allow(clippy::vec_box)]
     pub ran: Vec<Box<Ran>>,
     pub gas_used: u64,
 }
