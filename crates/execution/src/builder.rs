@@ -232,6 +232,10 @@ impl<'a> Build<'a> {
             let Some((number, transaction)) = candidates.next() else { break };
             let (gas_limit, length) = (transaction.gas_limit(), transaction_bytes(&transaction, 0));
             if length > bytes_left || gas_limit > gas_left {
+                // A full pool of what does not fit must not take longer than there is time.
+                if self.site.stops() {
+                    break;
+                }
                 self.skip(&transaction, misfit(length > bytes_left, gas_limit, gas_left));
                 continue;
             }

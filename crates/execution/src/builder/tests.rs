@@ -284,3 +284,29 @@ fn calls_that_name_nobody_and_do_not_meet_are_learned_from_what_was_included() {
     assert!(memory.is_free(&kind_of(&calls[0]).unwrap()));
     assert!(!memory.is_free(&kind_of(&calls[1]).unwrap()));
 }
+
+#[test]
+fn when_much_is_tried_again_whatever_is_guessed_builds_go_serial_for_a_while() {
+    let (chain, _) = chain();
+    let (env, stop) = (chain.env(), || false);
+    let mut memory = BuildMemory::new();
+    let site = |room| Site {
+        view: &chain.state,
+        rules: &chain.rules,
+        env: &env,
+        room,
+        stop: &stop,
+        stopped: AtomicBool::new(false),
+    };
+    let mut after = |batches: &[(usize, usize)]| {
+        let mut build = Build::new(site(Room::new(1 << 20, 1 << 10)), &mut memory, env.gas_limit);
+        batches.iter().for_each(|(evicted, count)| build.adapt(*evicted, *count));
+        (build.batch, build.memory.is_crowded())
+    };
+    // One bad batch among good ones teaches lessons, no more.
+    assert_eq!(after(&[(0, 2048), (200, 256), (0, 256), (10, 512)]), (4 * BATCH_FIRST, false));
+    assert_eq!(after(&[(100, 256), (100, 256), (100, 256)]), (BATCH_FIRST, false));
+    assert_eq!(after(&[(100, 256), (100, 256), (100, 256), (100, 256)]), (BATCH_FIRST, true));
+    (0..BATCH_FIRST).for_each(|_| memory.begin());
+    assert!(!memory.is_crowded());
+}
