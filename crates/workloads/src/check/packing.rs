@@ -8,6 +8,7 @@ use execution::{
 };
 use rand::{Rng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use staking::REGISTRY;
 use std::collections::BTreeSet;
 
 /// A transaction and what it touches.
@@ -65,13 +66,13 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// Segments that begin at `cuts`. Unless the plan is bold, one that would take over new code is joined to the one before.
+/// Segments that begin at `cuts`. Unless the plan is bold, one that cannot be listed is joined to the one before.
 fn segments(world: &World, lane: &[Footprint], cuts: Vec<usize>, bold: bool) -> Result<LanePlan, String> {
     let mut starts = vec![0];
     for end in cuts.into_iter().chain([lane.len()]) {
         while let Some(start) = starts.last().copied().filter(|start| *start > 0)
             && !bold
-            && taken(world, lane, start, end)?.has_new_code
+            && taken(world, lane, start, end)?.unlistable
         {
             starts.pop();
         }
@@ -92,8 +93,9 @@ fn segments(world: &World, lane: &[Footprint], cuts: Vec<usize>, bold: bool) -> 
 #[derive(Default)]
 struct Taken {
     values: Vec<(Object, ObjectValue)>,
-    /// Whether one is an account whose code is another one than before the block.
-    has_new_code: bool,
+    /// Whether one is an account whose code is another one than before the block, which no payload can list, or a word of
+    /// the registry in the last block of an epoch: the block's end changes it once more, so that it is not found here.
+    unlistable: bool,
 }
 
 /// What `lane[start..end]` touches of what was written before it, with the values that the oracle finds there.
@@ -117,10 +119,11 @@ fn taken(world: &World, lane: &[Footprint], start: usize, end: usize) -> Result<
                 let new = account_after(world, before, &outcome, object.address);
                 let code = |info: Option<AccountInfo>| info.unwrap_or_default().code_hash;
                 let old = world.chain.state.account(object.address).unwrap_or_default();
-                taken.has_new_code |= code(old) != code(new);
+                taken.unlistable |= code(old) != code(new);
                 ObjectValue::Account(new)
             }
         };
+        taken.unlistable |= object.address == REGISTRY && outcome.system.next_validators.is_some();
         taken.values.push((object, value));
     }
     Ok(taken)
