@@ -77,7 +77,7 @@ function ahead(before, after) {
   return ['used', 'dropped', 'refilled'].map((outcome) => `${sum(after, outcome) - sum(before, outcome)} ${outcome}`).join(', ');
 }
 
-async function at(delay_ms, { tandem, cables, work, seconds }) {
+async function at(delay_ms, { tandem, cables, work, seconds, rate }) {
   await cables.heal();
   const cluster = await Cluster.start(tandem, cables, `${work}/delay-${delay_ms}`, { stakes: NODES, timing: EAGER, epochLength: EPOCH_LENGTH, before: FIRST });
   await calm(cluster);
@@ -91,11 +91,15 @@ async function at(delay_ms, { tandem, cables, work, seconds }) {
   const cpu = () => ['consensusd', 'executord'].map((role) => cluster.cpu(role));
   const cpuBefore = cpu();
   const start = await cluster.top();
+  // Blocks with something in them take time to build and to execute.
+  const sending = rate ? cluster.load(rate, seconds) : undefined;
+  sending?.catch(() => {}); // awaited below
   const blocks = await follow(cluster, seconds);
   const after = await readings();
   const viewsAfter = (await cluster.status(0)).view;
   const [consensusd, executord] = cpu().map((ms, role) => (ms - cpuBefore[role]) / (viewsAfter - views));
   const { late_us_max } = await cables.counters();
+  const load = await sending;
 
   // No block from before the measurement, and only heights whose finality every node reported.
   const reported = (height) => blocks.every((seen) => seen.get(height)?.finalized_at_ms);
@@ -110,6 +114,7 @@ async function at(delay_ms, { tandem, cables, work, seconds }) {
   // when both are there and it is durable.
   const building = spent(before, after, 'tandem_consensus_proposal_seconds');
   const parts = {
+    ...(load && { 'send to final, p50': load.latency_ms.p50 }),
     'stamp to sending': building, fsync: spent(before, after, 'tandem_consensus_journal_fsync_seconds'),
     'CPU of four consensusd per view': consensusd, 'CPU of four executord per view': executord,
     GetPayload: engine('GetPayload'), NewPayload: engine('NewPayload'), ForkchoiceUpdated: engine('ForkchoiceUpdated'),
@@ -117,16 +122,16 @@ async function at(delay_ms, { tandem, cables, work, seconds }) {
   const batches = count(after, 'tandem_consensus_journal_fsync_seconds') - count(before, 'tandem_consensus_journal_fsync_seconds');
   await cluster.agree();
   const audit = await cluster.audit();
-  return { delay_ms, blocks: last - first, period, finality: mean(finality) - building, p50: quantile(finality, 0.5) - building, p99: quantile(finality, 0.99) - building, slowest: mean(slowest) - building, late_us_max, parts, batches: batches / (viewsAfter - views), ahead: ahead(before, after), audit };
+  return { delay_ms, blocks: last - first, period, finality: mean(finality) - building, p50: quantile(finality, 0.5) - building, p99: quantile(finality, 0.99) - building, slowest: mean(slowest) - building, late_us_max, parts, batches: batches / (viewsAfter - views), ahead: ahead(before, after), final: load?.final ?? 0, audit };
 }
 
-export async function measure({ tandem, cables, work, delays, seconds }) {
+export async function measure({ tandem, cables, work, delays, seconds, rate }) {
   const rows = [];
   for (const delay of delays) {
-    const row = await at(delay, { tandem, cables, work, seconds });
+    const row = await at(delay, { tandem, cables, work, seconds, rate });
     rows.push(row);
     const parts = Object.entries(row.parts).map(([name, ms]) => `${name} ${ms.toFixed(2)} ms`).join(', ');
-    console.log(`δ = ${delay} ms: ${row.blocks} blocks, period ${row.period.toFixed(1)} ms, finality ${row.finality.toFixed(1)} ms; mean of ${parts}; ${row.batches.toFixed(1)} durable batches per view of four nodes; payloads built ahead: ${row.ahead}; switch at most ${row.late_us_max} µs late; ${row.audit}`);
+    console.log(`δ = ${delay} ms: ${row.blocks} blocks, period ${row.period.toFixed(1)} ms, finality ${row.finality.toFixed(1)} ms; mean of ${parts}; ${row.batches.toFixed(1)} durable batches per view of four nodes; payloads built ahead: ${row.ahead}; ${row.final} transactions final; switch at most ${row.late_us_max} µs late; ${row.audit}`);
   }
   console.log('\n| δ one way | blocks | period | in δ (optimum 2) | sent to final, mean of all nodes | in δ (optimum 3) | p50 / p99 | slowest node, in δ |\n|---|---|---|---|---|---|---|---|');
   for (const { delay_ms: d, blocks, period, finality, p50, p99, slowest } of rows) {

@@ -19,6 +19,7 @@ const { values, positionals } = parseArgs({
     measure: { type: 'boolean', default: false },
     delays: { type: 'string', default: '5,25,100' },
     seconds: { type: 'string', default: '20' },
+    rate: { type: 'string', default: '0' },
     logs: { type: 'string' },
   },
 });
@@ -60,7 +61,7 @@ const tandem = binary();
 const seed = Number(values.seed);
 const cables = await Cables.lay(values.prefix, NODES, values.work, seed);
 if (values.measure) {
-  await measure({ tandem, cables, work: values.work, delays: values.delays.split(',').map(Number), seconds: Number(values.seconds) });
+  await measure({ tandem, cables, work: values.work, delays: values.delays.split(',').map(Number), seconds: Number(values.seconds), rate: Number(values.rate) });
   keepLogs();
   process.exit(0);
 }

@@ -201,6 +201,44 @@ fn a_payload_that_waited_too_long_for_its_certificate_is_built_again() {
 }
 
 #[test]
+fn where_certificates_take_longer_than_payloads_the_payload_is_asked_for_so_late_that_it_is_fresh() {
+    const WAIT_MS: u64 = 20;
+    let mut lab = leading(0, 0);
+    let (mut number, mut parent) = (1, None);
+    // Until it has seen certificates of others' blocks, has built, and is to follow somebody else.
+    while number < 6 || lab.proposer(number) == 0 || lab.proposer(number + 1) != 0 {
+        let block = if lab.proposer(number) == 0 {
+            let block = proposals(&lab).last().unwrap().block.clone();
+            lab.adopt(&block);
+            block
+        } else {
+            let block = lab.block(number, parent.as_ref(), None, &number.to_le_bytes());
+            lab.propose(&block);
+            block
+        };
+        lab.pass(WAIT_MS);
+        let qc = lab.qc(&block, &LED);
+        certify(&mut lab, &qc);
+        (number, parent) = (number + 1, Some(qc));
+    }
+    let block = lab.block(number, parent.as_ref(), None, b"last");
+    lab.answers = false;
+    lab.asked.clear();
+    lab.propose(&block);
+    judge(&mut lab, &block);
+    lab.pass(WAIT_MS - 3);
+    assert_eq!((builds(&mut lab).len(), polls(&mut lab).len()), (0, 0));
+    lab.pass(1);
+    let asked = build(&mut lab);
+    assert_eq!(asked.1.parent_hash, block.header.hash());
+    built(&mut lab, &asked, b"fresh");
+    lab.pass(2);
+    let (sent, qc) = (proposals(&lab).len(), lab.qc(&block, &LED));
+    certify(&mut lab, &qc);
+    assert_eq!(proposals(&lab).len(), sent + 1);
+}
+
+#[test]
 fn nothing_is_built_or_proposed_before_the_block_interval_is_over() {
     let (mut lab, first, qc) = prepared(leading(250, 1_000));
     let [(id, parent)] = polls(&mut lab).try_into().expect("one poll");

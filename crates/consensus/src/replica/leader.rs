@@ -296,6 +296,9 @@ impl Replica {
         }
         let Stage::Building(order) = std::mem::replace(&mut leading.stage, Stage::Refused) else { return };
         let current = leading.view == self.view() && self.high().block_hash == order.parent;
+        if result.is_ok() {
+            self.rhythm.built(now, &order);
+        }
         leading.stage = match result {
             Ok(payload) if current => self.propose_built(leading.view, order, payload),
             // A failed build is tried again after a pause; one on an old parent at once.

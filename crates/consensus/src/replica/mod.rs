@@ -288,6 +288,7 @@ pub struct Replica {
     /// What is built for the next view while this one lasts.
     prebuild: Option<prebuild::Prebuild>,
     built_ahead: BuiltAhead,
+    rhythm: prebuild::Rhythm,
     /// The build request whose answer is outstanding.
     building: Option<u64>,
     executor: executor::Executor,
@@ -389,6 +390,7 @@ impl Replica {
             leader: None,
             prebuild: None,
             built_ahead: BuiltAhead::default(),
+            rhythm: prebuild::Rhythm::default(),
             building: None,
             executor: executor::Executor::default(),
             catchup: catchup::CatchUp::default(),

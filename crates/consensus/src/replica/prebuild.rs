@@ -1,5 +1,5 @@
-//! Building ahead (C-6.9): the proposer of the next view has its payload built as soon as the block of this view is
-//! executed here, while the votes that certify it are on their way. The payload is used when that block then is the
+//! Building ahead (C-6.9): the proposer of the next view has its payload built when the block of this view is executed
+//! here, while the votes that certify it are on their way, and no earlier than it takes to be done when they are there. The payload is used when that block then is the
 //! parent; otherwise it is dropped and the view builds as if nothing had been asked.
 //!
 //! Nothing is signed or sent for it, so no rule of voting knows of it: what the block says was already decided when it
@@ -13,6 +13,7 @@
 use super::leader::{Order, Pacing};
 use super::{Now, Replica};
 use crate::ready::Request;
+use std::collections::VecDeque;
 use types::engine::{BuiltPayload, EngineError};
 use types::{B256, View};
 
@@ -27,11 +28,65 @@ pub struct BuiltAhead {
     pub refilled: u64,
 }
 
+/// Views and builds that a rhythm is read from.
+const BEATS_MAX: usize = 8;
+/// A payload should be there this much before the certificate.
+const MARGIN_MS: u64 = 2;
+
+/// How long certificates and payloads took of late. What is asked for too early lacks the transactions that came since;
+/// what is asked for too late is waited for.
+#[derive(Debug, Default)]
+pub(super) struct Rhythm {
+    /// The prepare vote whose certificate is awaited: its view, whether for an own block, and when it was made.
+    voted: Option<(View, bool, u64)>,
+    /// From the own prepare vote to the certificate, for blocks of others and for own ones: these are seen a message
+    /// delay earlier.
+    waits_ms: [VecDeque<u64>; 2],
+    /// From a request to its payload.
+    builds_ms: VecDeque<u64>,
+}
+
+impl Rhythm {
+    pub(super) fn voted(&mut self, now: Now, view: View, own: bool) {
+        self.voted = Some((view, own, now.mono_ms));
+    }
+
+    pub(super) fn certified(&mut self, now: Now, view: View) {
+        if let Some((_, own, at_ms)) = self.voted.take_if(|(voted, ..)| *voted == view) {
+            beat(&mut self.waits_ms[usize::from(own)], now.mono_ms.saturating_sub(at_ms));
+        }
+    }
+
+    pub(super) fn built(&mut self, now: Now, order: &Order) {
+        beat(&mut self.builds_ms, now.mono_ms.saturating_sub(order.asked_ms));
+    }
+
+    /// When to ask for a payload that shall be there when the block voted on is certified: by the shortest wait and the
+    /// longest build of late. At once, while little is known.
+    fn ask_at_ms(&self, view: View) -> u64 {
+        let Some((_, own, at_ms)) = self.voted.filter(|(voted, ..)| *voted == view) else { return 0 };
+        let waits = &self.waits_ms[usize::from(own)];
+        let (Some(wait), Some(build)) = (waits.iter().min(), self.builds_ms.iter().max()) else {
+            return at_ms;
+        };
+        at_ms.saturating_add(wait.saturating_sub(build.saturating_add(MARGIN_MS)))
+    }
+}
+
+fn beat(beats: &mut VecDeque<u64>, ms: u64) {
+    beats.push_back(ms);
+    if beats.len() > BEATS_MAX {
+        beats.pop_front();
+    }
+}
+
 /// A payload for a view that is not entered yet.
 #[derive(Debug)]
 pub(super) struct Prebuild {
     /// View it would be proposed in.
     view: View,
+    /// Before, it would only get old.
+    not_before_ms: u64,
     /// When a block on this parent may be proposed; the parent is the block of the view before.
     pacing: Pacing,
     stage: Stage,
@@ -66,7 +121,7 @@ impl Replica {
     pub(super) fn prebuild_deadline(&self) -> Option<u64> {
         let prebuild = self.prebuild.as_ref().filter(|prebuild| matches!(prebuild.stage, Stage::Pacing))?;
         let waits = prebuild.view > self.view() && self.may_prebuild(&prebuild.pacing.parent);
-        waits.then(|| prebuild.pacing.due_ms())
+        waits.then(|| prebuild.pacing.due_ms().max(prebuild.not_before_ms))
     }
 
     /// Asks for a payload on the block of this view when the next view is this node's, and it is time.
@@ -75,7 +130,8 @@ impl Replica {
             && let Some((view, parent)) = self.next_lead()
         {
             let pacing = self.pace(now, parent, false);
-            self.prebuild = Some(Prebuild { view, pacing, stage: Stage::Pacing });
+            let not_before_ms = self.rhythm.ask_at_ms(self.view());
+            self.prebuild = Some(Prebuild { view, not_before_ms, pacing, stage: Stage::Pacing });
         }
         let Some(mut prebuild) = self.prebuild.take() else { return };
         if prebuild.view > self.view() && self.may_prebuild(&prebuild.pacing.parent) {
@@ -86,10 +142,12 @@ impl Replica {
 
     fn drive_prebuild_stage(&mut self, now: Now, prebuild: &mut Prebuild) {
         match &mut prebuild.stage {
-            Stage::Pacing if now.mono_ms >= prebuild.pacing.due_ms() => {
+            Stage::Pacing if now.mono_ms < prebuild.pacing.due_ms() => {
+                self.ask_for_transactions(now, &mut prebuild.pacing);
+            }
+            Stage::Pacing if now.mono_ms >= prebuild.not_before_ms => {
                 prebuild.stage = self.order_ahead(now, prebuild.view, prebuild.pacing.parent, false);
             }
-            Stage::Pacing => self.ask_for_transactions(now, &mut prebuild.pacing),
             // Idle chains stay idle and a first transaction gets its block at once, so whoever holds an empty payload
             // wants to hear of the first transaction.
             Stage::Built { payload, asked: asked @ None, .. } if payload.transactions == 0 => {
@@ -98,7 +156,7 @@ impl Replica {
                 let (parent_hash, wait_ms_max) = (prebuild.pacing.parent, self.prebuilt_age_ms_max());
                 self.ready.request(Request::AwaitTransactions { id, parent_hash, wait_ms_max });
             }
-            Stage::Built { .. } | Stage::Building { .. } | Stage::Failed => {}
+            Stage::Pacing | Stage::Built { .. } | Stage::Building { .. } | Stage::Failed => {}
         }
     }
 
@@ -146,6 +204,7 @@ impl Replica {
         };
         match (order, result) {
             ((order, refill), Ok(payload)) => {
+                self.rhythm.built(now, &order);
                 // A payload built again is used as it is: what the pool called pending may not be includable after all.
                 let asked = refill.then_some(id);
                 *stage = Stage::Built { order, payload: Box::new(payload), asked };
@@ -187,7 +246,7 @@ impl Replica {
 
     /// The payload for a view on a parent, when that is what was built. Whatever else was is of no use any more.
     pub(super) fn take_prebuilt(&mut self, now: Now, view: View, parent: B256) -> Option<Prebuilt> {
-        let Prebuild { view: of, pacing, stage } = self.prebuild.take()?;
+        let Prebuild { view: of, pacing, stage, .. } = self.prebuild.take()?;
         let fits = (of, pacing.parent) == (view, parent);
         match stage {
             Stage::Pacing | Stage::Failed => None,

@@ -384,6 +384,7 @@ impl Replica {
         };
         if let Ok(vote) = self.safety.prepare(view, link, qc, skipped) {
             self.sign_state_changed = true;
+            self.rhythm.voted(now, view, Some(header.proposer) == self.index());
             self.broadcast(ConsensusMessage::Prepare(self.epoch(), vote.clone()));
             self.count_prepare(now, vote);
         }

@@ -135,6 +135,7 @@ impl Replica {
         while self.qcs.len() > QCS_MAX {
             self.qcs.pop_first();
         }
+        self.rhythm.certified(now, view);
         if view >= self.view() {
             self.forward = Some(qc);
             self.enter_view(now, view.next(), None);
