@@ -27,11 +27,6 @@ mod verify;
 
 const _: () = assert!(!types::mutation::POSSIBLE, "a node must not be built with injected bugs");
 
-/// Blocks are made of many small values that live for milliseconds: the system's allocator gives their memory back to
-/// the kernel each time, and takes twice as long.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use clap::{Parser, Subcommand};
 use error::CliResult;
 use std::io::Write;

@@ -27,10 +27,6 @@ use workloads::{
     plain::Baseline,
 };
 
-/// That of the node.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Measures building, replay, hashing and commit of blocks of one kind of transaction each.
