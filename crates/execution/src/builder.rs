@@ -157,7 +157,7 @@ pub fn build_with(
         },
         || {
             let diff = assemble::changes(&block.sheet);
-            let (receipts, totals) = assemble::receipts(ran, &lanes);
+            let (receipts, totals) = assemble::receipts(ran, &block, &lanes, env.base_fee);
             Ok::<_, ExecuteError>(finish(view, env, opening, diff, receipts, totals, system)?.seal(parent))
         },
     );

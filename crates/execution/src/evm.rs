@@ -248,6 +248,7 @@ impl<DB: Database> Handler for FeesApart<DB> {
 
 /// What is left of a transaction that ran, beside its changes: all that its receipt needs and cannot be had from the
 /// transaction itself. A tenth of a receipt.
+#[derive(Debug)]
 pub(crate) struct Mark {
     succeeded: bool,
     pub gas_used: u64,

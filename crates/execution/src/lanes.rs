@@ -83,8 +83,10 @@ impl LanesRun<'_> {
     /// Collects the changes of all pieces, numbers the receipts, and does what comes after the last transaction.
     pub fn close(self) -> Result<ClosedBlock, ExecuteError> {
         let Self { view, env, payload, transactions, system, opening, ledgers, marks, fees } = self;
-        let (diff, (receipts, totals)) =
-            rayon::join(|| changes(payload, &ledgers), || number(transactions, marks, &env, fees));
+        let (diff, (receipts, totals)) = rayon::join(
+            || changes(payload, &ledgers),
+            || number(transactions.iter().collect(), marks, env.base_fee, fees),
+        );
         finish(view, &env, opening, diff, receipts, totals, system)
     }
 }
@@ -657,19 +659,18 @@ fn changes(payload: &Payload, ledgers: &[Ledger]) -> StateDiff {
 const SERIAL_BELOW: usize = 128;
 
 /// Makes the receipts, in canonical order.
-fn number(
-    transactions: &PayloadTransactions,
+pub(crate) fn number(
+    transactions: Vec<&RecoveredTx>,
     marks: Vec<Mark>,
-    env: &BlockEnv,
+    base_fee: u64,
     fees: U256,
 ) -> (Vec<TxReceipt>, Totals) {
     let mut totals = Totals { fees, ..Totals::default() };
     let before: Vec<(u64, u64)> =
         marks.iter().map(|mark| totals.count(mark.gas_used, mark.logs.len())).collect();
-    let transactions: Vec<&RecoveredTx> = transactions.iter().collect();
     let placed = marks.into_par_iter().zip(before).zip(transactions).with_min_len(SERIAL_BELOW);
     let receipt = |((mark, (gas, logs)), transaction): ((Mark, _), &RecoveredTx)| {
-        mark.receipt(transaction, env.base_fee, gas, logs)
+        mark.receipt(transaction, base_fee, gas, logs)
     };
     (placed.map(receipt).collect(), totals)
 }

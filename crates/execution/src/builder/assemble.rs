@@ -10,9 +10,11 @@ use crate::{
     Entry, Lane, Object, Owner, Payload, PayloadError, PayloadTransactions, PayloadTx, Segment, StateDiff,
     TableEntry, TxReceipt,
     diff::{DiffShard, SHARDS},
+    evm::Mark,
+    lanes::number,
     run::Totals,
 };
-use alloy_primitives::map::B256Map;
+use alloy_primitives::{U256, map::B256Map};
 use rayon::prelude::*;
 
 /// With fewer objects, handing work to other threads costs more than the work.
@@ -157,15 +159,18 @@ pub(super) fn transactions(block: &Block, lanes: &[PackedLane]) -> PayloadTransa
 }
 
 /// Receipts in canonical order.
-#[allow(clippy::vec_box)]
-pub(super) fn receipts(ran: Vec<Box<Ran>>, lanes: &[PackedLane]) -> (Vec<TxReceipt>, Totals) {
-    let (mut receipts, mut totals) = (Vec::with_capacity(ran.len()), Totals::default());
-    let mut ran: Vec<Option<Box<Ran>>> = ran.into_iter().map(Some).collect();
+pub(super) fn receipts(
+    ran: Vec<Ran>,
+    block: &Block,
+    lanes: &[PackedLane],
+    base_fee: u64,
+) -> (Vec<TxReceipt>, Totals) {
+    let fees = ran.iter().fold(U256::ZERO, |sum, ran| sum.saturating_add(ran.fee));
+    let mut ran: Vec<Option<Mark>> = ran.into_iter().map(|ran| Some(ran.mark)).collect();
+    let (mut marks, mut transactions) = (Vec::with_capacity(ran.len()), Vec::with_capacity(ran.len()));
     for member in lanes.iter().flat_map(|lane| &lane.members) {
-        let Some(mut ran) = ran[*member as usize].take() else { continue };
-        totals.fees = totals.fees.saturating_add(ran.fee);
-        totals.place(&mut ran.receipt);
-        receipts.push(ran.receipt);
+        marks.extend(ran[*member as usize].take());
+        transactions.push(&block.included[*member as usize].transaction);
     }
-    (receipts, totals)
+    number(transactions, marks, base_fee, fees)
 }

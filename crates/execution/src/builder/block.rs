@@ -13,9 +13,8 @@ pub(super) struct Block {
     pub sheet: Sheet,
     pub trace: Trace,
     pub included: Vec<Included>,
-    /// What each included transaction leaves, in the same order. Boxed: they move from list to list, and are large.
-    #[allow(clippy::vec_box)]
-    pub ran: Vec<Box<Ran>>,
+    /// What each included transaction leaves, in the same order.
+    pub ran: Vec<Ran>,
     pub gas_used: u64,
 }
 
@@ -36,9 +35,9 @@ impl Block {
         transaction: RecoveredTx,
         touches: Range<u32>,
         writes: Range<u32>,
-        ran: Box<Ran>,
+        ran: Ran,
     ) {
-        let gas_used = ran.receipt.gas_used;
+        let gas_used = ran.mark.gas_used;
         self.gas_used = self.gas_used.saturating_add(gas_used);
         self.included.push(Included { transaction, touches, writes, gas_used });
         self.ran.push(ran);

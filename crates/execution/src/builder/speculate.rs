@@ -2,8 +2,8 @@
 
 use super::sheet::{CellId, Sheet, Touch};
 use crate::{
-    BlockEnv, InvalidTx, Object, ObjectValue, RecoveredTx, Rules, StateView, TxReceipt, ViewError,
-    evm::{self, Evm, Refusal},
+    BlockEnv, InvalidTx, Object, ObjectValue, RecoveredTx, Rules, StateView, ViewError,
+    evm::{self, Evm, Mark, Refusal},
     run::{account_after, bytecode, check_gas_limit, code_of, evm_account},
 };
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
@@ -100,7 +100,7 @@ pub(super) struct Attempt {
 
 #[derive(Debug)]
 pub(super) enum Attempted {
-    Ran(Box<Ran>),
+    Ran(Ran),
     Refused(InvalidTx),
     /// It may be included, but its objects do not fit any more.
     NoRoom,
@@ -109,8 +109,7 @@ pub(super) enum Attempted {
 /// What an included transaction leaves beside its writes.
 #[derive(Debug)]
 pub(super) struct Ran {
-    /// As if it were the first of the block.
-    pub receipt: TxReceipt,
+    pub mark: Mark,
     /// What it owes the fee recipient, in wei.
     pub fee: U256,
 }
@@ -170,7 +169,7 @@ impl<'a> Runner<'a> {
     }
 
     fn run(&mut self, transaction: &RecoveredTx, first_touch: u32) -> Result<Attempted, ViewError> {
-        let Site { env, room, .. } = self.site;
+        let room = &self.site.room;
         let result = evm::transact(&mut self.evm, evm::tx_env(transaction));
         evm::drain(&mut self.evm, |changes, state| match result {
             Ok(ran) => {
@@ -178,8 +177,7 @@ impl<'a> Runner<'a> {
                     return Ok(Attempted::NoRoom);
                 }
                 let fee = ran.fee;
-                let receipt = evm::receipt(transaction, ran, env.base_fee);
-                Ok(Attempted::Ran(Box::new(Ran { receipt, fee })))
+                Ok(Attempted::Ran(Ran { mark: Mark::from(ran), fee }))
             }
             Err(Refusal::Invalid(error)) => Ok(Attempted::Refused(error)),
             Err(Refusal::Evm(reason) | Refusal::State(ViewError::Evm(reason))) => {

@@ -66,7 +66,8 @@ fn join(chain: &Chain, transactions: &[RecoveredTx], parts: &[Vec<u32>]) -> Join
     let payload = assemble::payload(&block, &row, &lanes).unwrap();
     let diff = assemble::changes(&block.sheet);
     let included = assemble::transactions(&block, &lanes);
-    let (receipts, _) = assemble::receipts(std::mem::take(&mut block.ran), &lanes);
+    let ran = std::mem::take(&mut block.ran);
+    let (receipts, _) = assemble::receipts(ran, &block, &lanes, env.base_fee);
     let judged = verify(&chain.state, &chain.rules, &env, &chain.lthash, &payload, &included, &[]).unwrap();
     assert_eq!(judged.receipts, receipts);
     // The verifier's diff has the fees too.
