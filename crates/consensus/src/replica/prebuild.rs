@@ -1,6 +1,7 @@
 //! Building ahead (C-6.9): the proposer of the next view has its payload built when the block of this view is executed
-//! here, while the votes that certify it are on their way, and no earlier than it takes to be done when they are there. The payload is used when that block then is the
-//! parent; otherwise it is dropped and the view builds as if nothing had been asked.
+//! here, while the votes that certify it are on their way, and no earlier than it takes to be done when they are there.
+//! The payload is used when that block then is the parent; otherwise it is dropped and the view builds as if nothing had
+//! been asked.
 //!
 //! Nothing is signed or sent for it, so no rule of voting knows of it: what the block says was already decided when it
 //! was asked for, and everybody checks that block like any other.
