@@ -47,8 +47,7 @@ pub fn create_access_list(
     for _ in 0..RUNS_MAX {
         let request = CallRequest { access_list: found.list(), ..request.clone() };
         let simulation = Simulation::new(&view, rules, env, &request)?;
-        let gas = request.gas.unwrap_or(gas_cap).min(gas_cap);
-        let gas = simulation.affordable(gas, request.gas.is_some())?;
+        let gas = simulation.granted(&request, gas_cap)?;
         let before = found.clone();
         let (outcome, ()) = simulation
             .explore(gas, |transaction, precompiles, state| found.add(transaction, precompiles, state))?;

@@ -40,7 +40,10 @@ use sheet::{CellId, Sheet};
 use speculate::{Attempted, Room, Runner, Site, Trace, transaction_bytes};
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 use types::limits::PAYLOAD_BYTES_MAX;
 
@@ -134,7 +137,7 @@ pub fn build_with(
     stop: impl Fn() -> bool + Sync,
 ) -> Result<BuiltBlock, ExecuteError> {
     let (system, opening) = BlockRun::new(view, rules, env, evidence)?.into_opening();
-    let opened = above(view, env, opening.clone());
+    let opened = above(view, env, Arc::new(opening.clone()));
     let base: &dyn StateView = if opening.is_empty() { view } else { &opened };
     let bytes = limits.bytes.min(PAYLOAD_BYTES_MAX as u64).saturating_sub(PAYLOAD_OVERHEAD);
     let room = Room::new(bytes, limits.objects.min(OBJECTS_MAX as u64));

@@ -172,7 +172,7 @@ pub fn call(
 ) -> Result<CallOutcome, CallError> {
     let view = Overridden::new(view, overrides)?;
     let simulation = Simulation::new(&view, rules, env, request)?;
-    let gas = simulation.affordable(request.gas.unwrap_or(gas_cap).min(gas_cap), request.gas.is_some())?;
+    let gas = simulation.granted(request, gas_cap)?;
     if request.gas.is_none() && gas < TX_GAS.min(gas_cap) {
         // It is money that is missing, not gas.
         return Err(simulation.too_poor_for(TX_GAS)?.into());
@@ -317,9 +317,14 @@ impl<'a> Simulation<'a> {
         Ok(Self { view, rules, cfg, block, tx, fee_cap })
     }
 
+    /// The gas a request runs with: what it names, within `gas_cap`, or as much of the cap as the caller can pay.
+    pub(crate) fn granted(&self, request: &CallRequest, gas_cap: u64) -> Result<u64, CallError> {
+        self.affordable(request.gas.unwrap_or(gas_cap).min(gas_cap), request.gas.is_some())
+    }
+
     /// Lowers `gas` to what the caller's balance pays for at the fee cap. With `exact` the caller named the gas
     /// itself, and what it cannot pay is for the EVM to refuse.
-    pub(crate) fn affordable(&self, gas: u64, exact: bool) -> Result<u64, CallError> {
+    fn affordable(&self, gas: u64, exact: bool) -> Result<u64, CallError> {
         if self.fee_cap == 0 || exact {
             return Ok(gas);
         }

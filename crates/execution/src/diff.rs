@@ -5,6 +5,7 @@ use alloy_primitives::{
     Address, B256, Bytes, U256,
     map::{AddressMap, B256Map, HashMap},
 };
+use rayon::prelude::*;
 use std::collections::hash_map::Entry;
 
 /// An account before and after. `None` means it does not exist.
@@ -137,8 +138,16 @@ impl DiffShard {
 }
 
 impl StateDiff {
-    pub(crate) fn from_shards(shards: [DiffShard; SHARDS], code: B256Map<Bytes>) -> Self {
-        Self { shards, code }
+    /// A diff of parts that `make` yields by their number, on all threads if `at_once`; without code, for
+    /// [`Self::take_code`] to collect.
+    pub(crate) fn from_shards(at_once: bool, make: impl Fn(usize) -> DiffShard + Send + Sync) -> Self {
+        let shards: Vec<DiffShard> = match at_once {
+            false => (0..SHARDS).map(make).collect(),
+            true => (0..SHARDS).into_par_iter().with_max_len(1).map(make).collect(),
+        };
+        let mut parts = shards.into_iter();
+        let shards = std::array::from_fn(|_| parts.next().unwrap_or_default());
+        Self { shards, code: B256Map::default() }
     }
 
     pub(crate) fn shards(&self) -> &[DiffShard; SHARDS] {

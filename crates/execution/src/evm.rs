@@ -285,8 +285,3 @@ impl Mark {
         }
     }
 }
-
-/// The receipt of a transaction that is the first one of its block or piece of a block.
-pub(crate) fn receipt(transaction: &RecoveredTx, ran: Ran, base_fee: u64) -> TxReceipt {
-    Mark::from(ran).receipt(transaction, base_fee, 0, 0)
-}

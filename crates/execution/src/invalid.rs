@@ -27,6 +27,13 @@ pub struct InvalidPayload {
     pub reason: String,
 }
 
+impl InvalidPayload {
+    pub(crate) fn too_much_gas(limit: u64) -> Self {
+        let reason = format!("transactions use more than the block's {limit} gas");
+        Self { code: InvalidPayloadCode::GasLimit, index: None, reason }
+    }
+}
+
 fn at(index: &Option<usize>) -> String {
     index.map(|index| format!(", transaction {index}")).unwrap_or_default()
 }

@@ -56,7 +56,7 @@ pub fn run_lanes<'a>(
     evidence: &[Vec<u8>],
 ) -> Result<LanesRun<'a>, ExecuteError> {
     let (system, opening) = BlockRun::new(view, rules, env, evidence)?.into_opening();
-    let opened = above(view, env, opening.clone());
+    let opened = above(view, env, Arc::new(opening.clone()));
     let base: &dyn StateView = if opening.is_empty() { view } else { &opened };
     let units = units(payload, transactions)?;
     let gas = GasMeter::new(env.gas_limit);
@@ -201,8 +201,7 @@ fn run_units(block: &Block<'_>, units: &[Unit<'_>]) -> Result<Results, ExecuteEr
     };
     done.sort_unstable_by_key(|(index, _)| *index);
     if block.gas.exceeded() {
-        let reason = format!("transactions use more than the block's {} gas", block.env.gas_limit);
-        return Err(InvalidPayload { code: InvalidPayloadCode::GasLimit, index: None, reason }.into());
+        return Err(InvalidPayload::too_much_gas(block.env.gas_limit).into());
     }
     let count = units.iter().map(|unit| unit.transactions.len()).sum();
     let (mut ledgers, mut marks) = (Vec::with_capacity(units.len()), Vec::with_capacity(count));
@@ -642,13 +641,8 @@ fn changes(payload: &Payload, ledgers: &[Ledger]) -> StateDiff {
     };
     let written =
         |ledger: &Ledger| ledger.written.iter().map(|w| w.accounts.len() + w.slots.len()).sum::<usize>();
-    let shards: Vec<DiffShard> = match ledgers.iter().map(written).sum::<usize>() {
-        0..SERIAL_BELOW => (0..SHARDS).map(make).collect(),
-        _ => (0..SHARDS).into_par_iter().with_max_len(1).map(make).collect(),
-    };
-    let mut parts = shards.into_iter();
-    let shards = std::array::from_fn(|_| parts.next().unwrap_or_default());
-    let mut diff = StateDiff::from_shards(shards, B256Map::default());
+    let at_once = ledgers.iter().map(written).sum::<usize>() >= SERIAL_BELOW;
+    let mut diff = StateDiff::from_shards(at_once, make);
     if ledgers.iter().any(|ledger| !ledger.code.is_empty()) {
         diff.take_code(|hash| ledgers.iter().find_map(|ledger| ledger.code.get(hash)).cloned());
     }
@@ -689,8 +683,7 @@ pub(crate) fn finish(
     diff.after(opening);
     let diff = Arc::new(diff);
     let (system, closing) = {
-        let layer = Layer { height: env.height, block_hash: B256::ZERO, diff: diff.clone() };
-        let after = Overlay::new(view, vec![layer]);
+        let after = above(view, env, diff.clone());
         let mut state = BlockState::new(&after);
         let system = state.close(system, env.fee_recipient, totals.fees)?;
         (system, state.diff())
@@ -704,7 +697,7 @@ pub(crate) fn finish(
 pub(crate) fn above<'a>(
     view: &'a dyn StateView,
     env: &BlockEnv,
-    diff: StateDiff,
+    diff: Arc<StateDiff>,
 ) -> Overlay<&'a dyn StateView> {
-    Overlay::new(view, vec![Layer { height: env.height, block_hash: B256::ZERO, diff: Arc::new(diff) }])
+    Overlay::new(view, vec![Layer { height: env.height, block_hash: B256::ZERO, diff }])
 }

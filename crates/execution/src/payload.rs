@@ -262,10 +262,10 @@ impl Payload {
     pub fn new(lanes: Vec<LanePlan>) -> Result<Self, PayloadError> {
         let count = lanes.len() as u64;
         at_most("lanes", count, LANES_MAX)?;
-        let (objects, mut numbers) = table(&lanes)?;
+        let (objects, numbers) = table(&lanes)?;
         let mut payload = Self { objects, lanes: Vec::with_capacity(lanes.len()), entries: Vec::new() };
         for lane in lanes {
-            let segments = lane.into_iter().map(|plan| payload.place(plan, &mut numbers)).collect();
+            let segments = lane.into_iter().map(|plan| payload.place(plan, &numbers)).collect();
             payload.lanes.push(Lane { segments });
         }
         payload.check()?;
@@ -285,7 +285,7 @@ impl Payload {
         Ok(payload)
     }
 
-    fn place(&mut self, plan: SegmentPlan, numbers: &mut Numbers) -> Segment {
+    fn place(&mut self, plan: SegmentPlan, numbers: &Numbers) -> Segment {
         let taken = plan.taken.into_iter().map(|(object, value)| (numbers.of(&object), value)).collect();
         let transactions = plan.transactions.into_iter();
         let transactions = transactions
@@ -502,7 +502,7 @@ fn at_most(what: &'static str, count: u64, max: usize) -> Result<(), PayloadErro
 struct Numbers(Vec<Object>);
 
 impl Numbers {
-    fn of(&mut self, object: &Object) -> u32 {
+    fn of(&self, object: &Object) -> u32 {
         // The table was made of the same lanes; an object that only a list of taken values names stands nowhere, and
         // the check that follows refuses the number.
         self.0.binary_search(object).unwrap_or(0) as u32

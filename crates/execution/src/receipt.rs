@@ -51,14 +51,6 @@ impl TxReceipt {
         self.envelope.cumulative_gas_used()
     }
 
-    /// Puts the receipt behind others with so much gas and so many logs.
-    pub(crate) fn follow(&mut self, gas: u64, logs: u64) {
-        let inner = self.inner_mut();
-        let total = &mut inner.receipt.cumulative_gas_used;
-        *total = total.saturating_add(gas);
-        self.first_log_index = self.first_log_index.saturating_add(logs);
-    }
-
     /// The canonical EIP-2718 bytes, bloom included.
     pub fn canonical_bytes(&self) -> Bytes {
         self.envelope.encoded_2718().into()

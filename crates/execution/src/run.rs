@@ -10,7 +10,7 @@
 use crate::{
     Access, AccessSet, AccountInfo, BlockEnv, BlockOutcome, ExecuteError, Fork, InvalidTx, LtHash, Object,
     ObjectValue, RecoveredTx, Rules, StateDiff, StateView, TxReceipt, ViewError,
-    evm::{self, Evm, Refusal},
+    evm::{self, Evm, Mark, Refusal},
     receipts_hash,
     system::{SystemOutcome, SystemStep},
 };
@@ -45,12 +45,6 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Puts a receipt behind the earlier ones and counts it.
-    pub(crate) fn place(&mut self, receipt: &mut TxReceipt) {
-        let (gas, logs) = self.count(receipt.gas_used, receipt.logs().len());
-        receipt.follow(gas, logs);
-    }
-
     /// Counts a transaction; says what came before it.
     pub(crate) fn count(&mut self, gas_used: u64, logs: usize) -> (u64, u64) {
         let before = (self.gas_used, self.logs);
@@ -121,8 +115,9 @@ impl<'a> BlockRun<'a> {
             Ok(ran) => {
                 state.apply(changes);
                 totals.fees = totals.fees.saturating_add(ran.fee);
-                let mut receipt = evm::receipt(transaction, ran, base_fee);
-                totals.place(&mut receipt);
+                let mark = Mark::from(ran);
+                let (gas, logs) = totals.count(mark.gas_used, mark.logs.len());
+                let receipt = mark.receipt(transaction, base_fee, gas, logs);
                 Ok((receipt, AccessSet::new(std::mem::take(&mut state.touched))))
             }
             Err(refusal) => Err(refusal),

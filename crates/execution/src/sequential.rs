@@ -73,8 +73,7 @@ fn step(
         Refusal::Evm(reason) => ViewError::Evm(reason).into(),
     })?;
     if run.gas_used() > env.gas_limit {
-        let reason = format!("transactions use more than the block's {} gas", env.gas_limit);
-        return Err(InvalidPayload { code: InvalidPayloadCode::GasLimit, index: None, reason }.into());
+        return Err(InvalidPayload::too_much_gas(env.gas_limit).into());
     }
     Ok(set)
 }

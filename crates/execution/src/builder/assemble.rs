@@ -8,13 +8,9 @@ use super::{
 };
 use crate::{
     Entry, Lane, Object, Owner, Payload, PayloadError, PayloadTransactions, PayloadTx, Segment, StateDiff,
-    TableEntry, TxReceipt,
-    diff::{DiffShard, SHARDS},
-    evm::Mark,
-    lanes::number,
-    run::Totals,
+    TableEntry, TxReceipt, diff::DiffShard, evm::Mark, lanes::number, run::Totals,
 };
-use alloy_primitives::{U256, map::B256Map};
+use alloy_primitives::U256;
 use rayon::prelude::*;
 
 /// With fewer objects, handing work to other threads costs more than the work.
@@ -140,13 +136,7 @@ pub(super) fn changes(sheet: &Sheet) -> StateDiff {
         }
         part
     };
-    let shards: Vec<DiffShard> = match sheet.len() {
-        0..SERIAL_BELOW => (0..SHARDS).map(make).collect(),
-        _ => (0..SHARDS).into_par_iter().map(make).collect(),
-    };
-    let mut parts = shards.into_iter();
-    let shards = std::array::from_fn(|_| parts.next().unwrap_or_default());
-    let mut diff = StateDiff::from_shards(shards, B256Map::default());
+    let mut diff = StateDiff::from_shards(sheet.len() >= SERIAL_BELOW, make);
     diff.take_code(|hash| sheet.code.get(hash).map(revm::state::Bytecode::original_bytes));
     diff
 }
