@@ -5,6 +5,7 @@
 //! transaction: that is the executor's. It carries events in, and orders out, in the order the core demands.
 //!
 //! - [`Config`]: the settings. [`run`]: the process. [`load_key`], [`write_key`]: the validator's key file.
+//! - [`parse_protection`], [`print_protection`]: the slashing-protection file.
 
 mod clock;
 mod config;
@@ -15,6 +16,7 @@ mod feed;
 mod http;
 mod key;
 mod metrics;
+mod protection;
 mod rest;
 mod run;
 
@@ -25,4 +27,5 @@ pub use key::{
     load_key, open_keystore, public_key_of, read_keystore, read_password, unlock_key, write_key,
     write_keystore,
 };
+pub use protection::{PROTECTION_BYTES_MAX, ProtectionError, parse_protection, print_protection};
 pub use run::run;

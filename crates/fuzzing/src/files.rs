@@ -38,7 +38,8 @@ pub fn config(bytes: &[u8]) {
 }
 
 const GENESIS: B256 = crate::lab::GENESIS;
-const SMALL: Options = Options { block_segment_bytes: 64 << 10 };
+/// Small segments: a run makes a journal or opens one.
+pub const SMALL: Options = Options { block_segment_bytes: 64 << 10 };
 
 /// A journal with a few segments, as its files.
 struct Written {

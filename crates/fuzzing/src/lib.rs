@@ -12,6 +12,7 @@ mod certificates;
 mod codec;
 mod execution_inputs;
 mod files;
+mod keys;
 mod light;
 mod reader;
 mod replica;
@@ -52,6 +53,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "journal_files", run: files::journal },
     Target { name: "genesis", run: files::genesis },
     Target { name: "config", run: files::config },
+    Target { name: "keystore", run: keys::keystore },
+    Target { name: "protection", run: keys::protection },
     Target { name: "payload", run: execution_inputs::payload },
     Target { name: "transaction", run: execution_inputs::transaction },
     Target { name: "rpc", run: rpc::request },

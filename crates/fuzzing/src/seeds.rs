@@ -2,7 +2,7 @@
 //! random salt, which no input holds.
 
 use crate::lab::{Lab, OTHERS};
-use crate::{certificates, files, light, replica, rpc};
+use crate::{certificates, files, keys, light, replica, rpc};
 use alloy_primitives::{Address, U256};
 use execution::testing::TestKey;
 use execution::{Payload, RecoveredTx};
@@ -26,6 +26,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(settings());
     all.extend(execution());
     all.extend(rpc::seeds().into_iter().map(|bytes| ("rpc", bytes)));
+    all.extend(keys::seeds());
     all.extend(light::seeds());
     all.extend(replica::seeds().into_iter().map(|bytes| ("replica", bytes)));
     all

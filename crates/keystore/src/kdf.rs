@@ -119,6 +119,10 @@ impl Kdf {
             }
             Self::Scrypt { r: 0, .. } => refuse("scrypt", "r", 0, "1 or more".into()),
             Self::Scrypt { p: 0, .. } => refuse("scrypt", "p", 0, "1 or more".into()),
+            // RFC 7914, section 2: a block of 128 * r bytes numbers no more than 2^(16 * r) others.
+            Self::Scrypt { n, r, .. } if u64::from(n.trailing_zeros()) >= r.saturating_mul(16) => {
+                refuse("scrypt", "n", n, format!("below 2^{} for r={r}", r.saturating_mul(16)))
+            }
             Self::Scrypt { n, r, p, .. } => check_scrypt(n, r, p),
         }
     }

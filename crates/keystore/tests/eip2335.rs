@@ -146,6 +146,11 @@ fn a_file_cannot_ask_for_more_memory_or_time_than_the_limits() {
             "{n} {r} {p}"
         );
     }
+    // What the function itself does not admit is refused before a password is asked for.
+    let expected = "below 2^16 for r=1".to_owned();
+    let error = KeystoreError::Parameter { kdf: "scrypt", name: "n", found: 1 << 16, expected };
+    assert_eq!(scrypt_with(1 << 16, 1, 1).unwrap_err(), error);
+    assert!(scrypt_with(1 << 15, 1, 1).is_ok());
     for c in [0, 10_000_001, u64::MAX] {
         let mut file = pbkdf2();
         file["crypto"]["kdf"]["params"]["c"] = c.into();

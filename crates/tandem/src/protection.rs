@@ -5,17 +5,11 @@ use crate::error::{CliError, CliResult};
 use crate::node_file::NodeFile;
 use crate::{files, genesis};
 use consensus::{Floor, Restraint};
+use consensus_node::{PROTECTION_BYTES_MAX, parse_protection, print_protection};
 use crypto::PublicKey;
 use journal::{Journal, JournalError};
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use types::{B256, Epoch, View};
-
-/// Version of the interchange format.
-const FORMAT_VERSION: &str = "1";
-
-/// Bytes of a protection file.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+use types::B256;
 
 /// Subcommands of `tandem keys protection`.
 #[derive(Debug, clap::Subcommand)]
@@ -71,76 +65,6 @@ pub struct Node {
     /// The node's directory, with its node.toml. The node must be stopped.
     #[arg(long, default_value = "node")]
     dir: PathBuf,
-}
-
-/// The file, in the manner of EIP-3076. Numbers are decimal strings.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Interchange {
-    metadata: Metadata,
-    data: Vec<Entry>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    interchange_format_version: String,
-    chain_id: Decimal,
-    genesis_hash: B256,
-}
-
-/// How far one key has signed in its last epoch.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    pubkey: PublicKey,
-    epoch: Decimal,
-    last_source: Decimal,
-    last_target: Decimal,
-    last_commit: Decimal,
-    last_timeout: Decimal,
-    last_proposal: Decimal,
-    lock_view: Decimal,
-}
-
-/// A number as a decimal string: JSON readers may round bigger ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decimal(u64);
-
-impl Serialize for Decimal {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Decimal {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <String as Deserialize>::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl Entry {
-    fn new(pubkey: PublicKey, floor: &Floor) -> Self {
-        let Floor { epoch, source, target, commit, timeout, proposal, lock } = *floor;
-        let [last_source, last_target, last_commit, last_timeout, last_proposal, lock_view] =
-            [source, target, commit, timeout, proposal, lock].map(|view| Decimal(view.get()));
-        let epoch = Decimal(epoch.get());
-        Self { pubkey, epoch, last_source, last_target, last_commit, last_timeout, last_proposal, lock_view }
-    }
-
-    fn floor(&self) -> Floor {
-        let view = |number: Decimal| View::new(number.0);
-        Floor {
-            epoch: Epoch::new(self.epoch.0),
-            source: view(self.last_source),
-            target: view(self.last_target),
-            commit: view(self.last_commit),
-            timeout: view(self.last_timeout),
-            proposal: view(self.last_proposal),
-            lock: view(self.lock_view),
-        }
-    }
 }
 
 /// Runs `tandem keys protection`.
@@ -215,16 +139,9 @@ fn export(node: &Stopped, out: &Path) -> CliResult {
             "this node has never signed anything and imported nothing: nothing to export",
         ));
     }
-    let metadata = Metadata {
-        interchange_format_version: FORMAT_VERSION.into(),
-        chain_id: Decimal(node.chain_id),
-        genesis_hash: node.genesis_hash,
-    };
-    let data: Vec<Entry> = floors.iter().map(|(key, floor)| Entry::new(*key, floor)).collect();
-    let count = data.len();
-    let json = serde_json::to_string_pretty(&Interchange { metadata, data })
-        .map_err(CliError::while_trying("write JSON"))?;
-    files::write_new(out, (json + "\n").as_bytes(), 0o600)?;
+    let count = floors.len();
+    let text = print_protection(&floors, node.chain_id, node.genesis_hash);
+    files::write_new(out, text.as_bytes(), 0o600)?;
     println!("{} written: {count} keys. From now on this node must not run with them.", out.display());
     Ok(())
 }
@@ -234,37 +151,19 @@ fn import(mut node: Stopped, file: &Path) -> CliResult {
     let before = node.journal.restraint();
     node.journal.raise_floors(&floors).map_err(failed)?;
     let after = node.journal.restraint();
-    let keys: std::collections::BTreeSet<PublicKey> = floors.iter().map(|(key, _)| *key).collect();
-    let raised = keys.iter().filter(|key| before.floor_of(key) != after.floor_of(key)).count();
-    println!("{} keys read, {raised} raised; nothing was lowered", keys.len());
-    if node.key.is_some_and(|key| !keys.contains(&key)) {
+    let raised = floors.iter().filter(|(key, _)| before.floor_of(key) != after.floor_of(key)).count();
+    println!("{} keys read, {raised} raised; nothing was lowered", floors.len());
+    if node.key.is_some_and(|own| floors.iter().all(|(key, _)| *key != own)) {
         println!("note: the file says nothing of this node's own key");
     }
     Ok(())
 }
 
 fn read(file: &Path, chain_id: u64, genesis_hash: B256) -> CliResult<Vec<(PublicKey, Floor)>> {
-    let refuse =
-        |problem: String| CliError::new(format!("{}: {problem}; nothing was changed", file.display()));
-    let length =
-        std::fs::metadata(file).map_err(CliError::while_trying(format!("read {}", file.display())))?.len();
-    if length > FILE_BYTES_MAX {
-        return Err(refuse(format!("{length} bytes, at most {FILE_BYTES_MAX} are supported")));
-    }
-    let parsed: Interchange = serde_json::from_str(&files::read_text(file)?)
-        .map_err(|error| refuse(format!("no protection file: {error}")))?;
-    let Metadata { interchange_format_version: version, chain_id: chain, genesis_hash: genesis } =
-        parsed.metadata;
-    if version != FORMAT_VERSION {
-        return Err(refuse(format!("format version \"{version}\", only \"{FORMAT_VERSION}\" is supported")));
-    }
-    if (chain.0, genesis) != (chain_id, genesis_hash) {
-        return Err(refuse(format!(
-            "it is of chain {} with genesis {genesis}, this node is of chain {chain_id} with genesis {genesis_hash}",
-            chain.0
-        )));
-    }
-    Ok(parsed.data.iter().map(|entry| (entry.pubkey, entry.floor())).collect())
+    // One byte more than may be, so that what is too long is seen to be.
+    let text = files::read_text_within(file, PROTECTION_BYTES_MAX as u64 + 1)?;
+    parse_protection(&text, chain_id, genesis_hash)
+        .map_err(|problem| CliError::new(format!("{}: {problem}; nothing was changed", file.display())))
 }
 
 fn accept(mut node: Stopped) -> CliResult {
@@ -287,61 +186,4 @@ fn clear_alarm(mut node: Stopped) -> CliResult {
 
 fn failed(error: JournalError) -> CliError {
     CliError::new(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crypto::SecretKey;
-
-    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("protection.json");
-        std::fs::write(&path, text).unwrap();
-        (dir, path)
-    }
-
-    fn interchange(floors: &[(PublicKey, Floor)]) -> Interchange {
-        let metadata = Metadata {
-            interchange_format_version: FORMAT_VERSION.into(),
-            chain_id: Decimal(7),
-            genesis_hash: B256::repeat_byte(1),
-        };
-        Interchange { metadata, data: floors.iter().map(|(key, floor)| Entry::new(*key, floor)).collect() }
-    }
-
-    #[test]
-    fn what_is_exported_reads_back_as_it_was_with_numbers_beyond_those_of_json_readers() {
-        let floor = Floor {
-            epoch: Epoch::new(u64::MAX),
-            source: View::new(1),
-            target: View::new((1 << 53) + 1),
-            commit: View::new(3),
-            timeout: View::new(4),
-            proposal: View::new(5),
-            lock: View::new(6),
-        };
-        let floors = [(SecretKey::from_seed(&[1; 32]).public_key(), floor)];
-        let text = serde_json::to_string(&interchange(&floors)).unwrap();
-        assert!(text.contains(r#""last_target":"9007199254740993""#), "{text}");
-        let (_dir, path) = file(&text);
-        assert_eq!(read(&path, 7, B256::repeat_byte(1)).unwrap(), floors);
-    }
-
-    #[test]
-    fn another_chain_version_or_shape_is_refused_with_both_sides_named() {
-        let good = serde_json::to_string(&interchange(&[])).unwrap();
-        let refused = |text: &str, chain_id, genesis| {
-            let (_dir, path) = file(text);
-            read(&path, chain_id, B256::repeat_byte(genesis)).unwrap_err().to_string()
-        };
-        let (other_chain, other_genesis) = (refused(&good, 8, 1), refused(&good, 7, 2));
-        assert!(other_chain.contains("chain 7") && other_chain.contains("chain 8"), "{other_chain}");
-        assert!(other_genesis.contains("0x0101") && other_genesis.contains("0x0202"), "{other_genesis}");
-        assert!(refused(&good.replace(r#""1""#, r#""5""#), 7, 1).contains("format version"));
-        for text in ["", "{}", "[]", &good.replace("data", "date"), &good.replace(r#""7""#, r#""-7""#)] {
-            assert!(refused(text, 7, 1).contains("no protection file"), "{text}");
-        }
-    }
 }

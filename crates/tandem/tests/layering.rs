@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "types",
             "consensus",
             "journal",
+            "keystore",
             "light-client",
             "net",
             "engine-api",
