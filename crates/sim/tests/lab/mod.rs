@@ -6,6 +6,7 @@ use crypto::bls::aggregate;
 use crypto::{SecretKey, tagged_hash};
 use sim::disk::SimDisk;
 use sim::executor::SimExecutor;
+use sim::sets::Sets;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use types::block::{Checkpoint, SystemInputs, randao_mix};
@@ -33,7 +34,24 @@ pub const LED: [usize; 3] = [1, 2, 3];
 /// First views in which the light one does not propose.
 pub const VIEWS: u64 = 700;
 
+/// An epoch as peers know it.
+#[derive(Clone)]
+pub struct Place {
+    pub set: Arc<ValidatorSet>,
+    /// The set of the epoch after.
+    pub next: Arc<ValidatorSet>,
+    /// The members' keys, in order.
+    pub keys: Vec<SecretKey>,
+    /// Seed of the proposer draw.
+    pub seed: B256,
+    /// What made the last block of the epoch before final; `None` in the first one.
+    pub root: Option<CommitQc>,
+}
+
 pub struct Lab {
+    /// Where the peers are; [`Lab::enter`] moves them.
+    pub place: Place,
+    /// The set of that place.
     pub set: Arc<ValidatorSet>,
     pub domain: Domain,
     pub settings: Settings,
@@ -124,7 +142,10 @@ impl Lab {
             keys: me.map(key).into_iter().collect(),
             fee_recipient: None,
         };
+        let next = set.successor(Epoch::new(1), set.validators().to_vec()).unwrap();
+        let keys = (0..stakes.len()).map(key).collect();
         let mut lab = Self {
+            place: Place { set: set.clone(), next: Arc::new(next), keys, seed, root: None },
             domain: Domain { chain_id: 31337, genesis_hash: GENESIS, epoch: 0 },
             set,
             replica: None,
@@ -152,10 +173,35 @@ impl Lab {
         self.replica = Some(replica.with_doppelganger_wait(self.wait_views, self.now));
         let head = self.executor.head();
         self.input(Input::Engine(EngineReply::Up(head)));
-        for other in 0..self.set.len() {
+        let members = self.replica.as_ref().map_or(0, |replica| replica.validators().len());
+        for other in 0..members {
             self.input(Input::Connected(index(other)));
         }
         Ok(())
+    }
+
+    /// The same node from the beginning, in a chain whose epochs and sets are these.
+    pub fn restarted_with(mut self, sets: Arc<Sets>, keys: Vec<SecretKey>) -> Self {
+        self.settings.epochs = sets.schedule();
+        self.settings.keys = keys;
+        self.executor = SimExecutor::with_sets(GENESIS, sets.clone());
+        self.oracle = SimExecutor::with_sets(GENESIS, sets);
+        self.disk = SimDisk::default();
+        self.sent.clear();
+        self.start().unwrap();
+        self
+    }
+
+    /// Moves the peers to another epoch, the replica wherever it is.
+    pub fn enter(&mut self, place: Place) {
+        self.set = place.set.clone();
+        self.domain = Domain { epoch: place.set.epoch().get(), ..self.domain };
+        self.place = place;
+    }
+
+    /// Whether blocks can be made on a block.
+    pub fn knows(&self, hash: &B256) -> bool {
+        self.mixes.contains_key(hash)
     }
 
     pub fn me(&self) -> &Replica {
@@ -216,10 +262,10 @@ impl Lab {
         })
     }
 
-    /// The set never changes.
+    /// The set never changes, unless the executor says otherwise.
     fn at_boundary(&self, block: &Block, status: PayloadStatus) -> PayloadStatus {
         match status {
-            PayloadStatus::Valid { state_hash, receipts_hash, .. }
+            PayloadStatus::Valid { state_hash, receipts_hash, next_validators: None }
                 if self.settings.epochs.is_boundary(block.header.height) =>
             {
                 let next_validators = Some(self.set.validators().to_vec());
@@ -246,10 +292,10 @@ impl Lab {
     // What peers make.
 
     pub fn proposer(&self, number: u64) -> usize {
-        self.set.proposer(&self.settings.seed, view(number)).get() as usize
+        self.set.proposer(&self.place.seed, view(number)).get() as usize
     }
 
-    /// A good block of a view on a certified parent (`None`: on the genesis).
+    /// A good block of a view on a certified parent (`None`: on what the epoch starts at).
     pub fn block(&mut self, number: u64, parent: Option<&Qc>, timeout: Option<Tc>, payload: &[u8]) -> Block {
         let at = self.now.wall_ms;
         self.block_at(number, parent, timeout, payload, at)
@@ -263,10 +309,11 @@ impl Lab {
         payload: &[u8],
         timestamp_ms: u64,
     ) -> Block {
-        let (height, parent_hash) =
-            parent.map_or((Height::ZERO, GENESIS), |qc| (qc.vote.height, qc.vote.block_hash));
+        let start = self.place.root.clone();
+        let root = start.as_ref().map_or((Height::ZERO, GENESIS), |qc| (qc.vote.height, qc.vote.block_hash));
+        let (height, parent_hash) = parent.map_or(root, |qc| (qc.vote.height, qc.vote.block_hash));
         let proposer = self.proposer(number);
-        let randao_reveal = key(proposer).sign(&randao_bytes(&self.domain, view(number)));
+        let randao_reveal = self.place.keys[proposer].sign(&randao_bytes(&self.domain, view(number)));
         let mix = randao_mix(self.mixes[&parent_hash], &randao_reveal);
         let system_inputs = SystemInputs { randao_mix: mix, ..SystemInputs::default() };
         let request = PayloadRequest {
@@ -282,8 +329,8 @@ impl Lab {
         let built = self.oracle.build(&request, payload.to_vec()).unwrap();
         let header = Header {
             chain_id: 31337,
-            epoch: Epoch::ZERO,
-            epoch_start_height: Height::new(1),
+            epoch: self.set.epoch(),
+            epoch_start_height: self.settings.epochs.first(self.set.epoch()),
             height: height.next(),
             view: view(number),
             parent_hash,
@@ -291,17 +338,17 @@ impl Lab {
             proposer: index(proposer),
             fee_recipient: Address::ZERO,
             validator_set_id: self.set.id(),
-            next_validator_set_id: self
-                .set
-                .successor(Epoch::new(1), self.set.validators().to_vec())
-                .unwrap()
-                .id(),
+            next_validator_set_id: self.place.next.id(),
             payload_commitment: built.commitment,
             state_hash: built.state_hash,
             receipts_hash: built.receipts_hash,
             checkpoint: Checkpoint::default(),
             randao_reveal,
-            justify: parent.map_or(Justify::Genesis, |qc| Justify::Prepare(qc.clone())),
+            justify: match (parent, start) {
+                (Some(qc), _) => Justify::Prepare(qc.clone()),
+                (None, Some(commit)) => Justify::EpochBoundary(commit),
+                (None, None) => Justify::Genesis,
+            },
             timeout,
             last_commit: None,
             system_inputs_hash: system_inputs.hash(),
@@ -331,7 +378,7 @@ impl Lab {
     }
 
     pub fn sign<S: Statement>(&self, by: usize, statement: S) -> Signed<S> {
-        Signed::new(statement, index(by), &key(by), &self.domain)
+        Signed::new(statement, index(by), &self.place.keys[by], &self.domain)
     }
 
     pub fn link(block: &Block) -> PrepareVote {
@@ -359,7 +406,7 @@ impl Lab {
     pub fn qc(&self, block: &Block, signers: &[usize]) -> Qc {
         let vote = Self::link(block);
         let (signers, signature) = self.sum(vote, signers);
-        Qc { epoch: Epoch::ZERO, vote, signers, signature }
+        Qc { epoch: self.set.epoch(), vote, signers, signature }
     }
 
     pub fn commit_qc(&self, block: &Block, signers: &[usize]) -> CommitQc {
@@ -368,7 +415,7 @@ impl Lab {
 
     pub fn commit_qc_of(&self, vote: CommitVote, signers: &[usize]) -> CommitQc {
         let (signers, signature) = self.sum(vote, signers);
-        CommitQc { epoch: Epoch::ZERO, vote, signers, signature }
+        CommitQc { epoch: self.set.epoch(), vote, signers, signature }
     }
 
     /// All signers say the same.
@@ -382,7 +429,7 @@ impl Lab {
         let (signers, signature) = self.sum(statement, signers);
         let TimeoutVote { high_qc_view, last_prepared_view, reason, .. } = statement;
         let groups = vec![TimeoutGroup { high_qc_view, last_prepared_view, reason, signers }];
-        Tc { epoch: Epoch::ZERO, view: view(number), groups, signature, high_qc: high_qc.cloned() }
+        Tc { epoch: self.set.epoch(), view: view(number), groups, signature, high_qc: high_qc.cloned() }
     }
 
     pub fn timeout(&self, by: usize, number: u64, high_qc: Option<&Qc>) -> ConsensusMessage {
@@ -393,14 +440,14 @@ impl Lab {
             reason: TimeoutReason::Expired,
         };
         let timeout = Timeout { signed: self.sign(by, statement), high_qc: high_qc.cloned() };
-        ConsensusMessage::Timeout(Epoch::ZERO, timeout)
+        ConsensusMessage::Timeout(self.set.epoch(), timeout)
     }
 
     pub fn proposal(&self, block: &Block) -> ConsensusMessage {
         let vote = ProposalVote { view: block.header.view, block_hash: block.header.hash() };
         let signed = self.sign(block.header.proposer.get() as usize, vote);
         let proposal = Proposal { signed, block: block.clone(), again: None };
-        ConsensusMessage::Proposal(Epoch::ZERO, Box::new(proposal))
+        ConsensusMessage::Proposal(self.set.epoch(), Box::new(proposal))
     }
 
     pub fn stored(block: &Block, commit: Option<CommitQc>) -> CommittedBlock {
