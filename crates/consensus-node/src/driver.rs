@@ -243,7 +243,7 @@ struct Roster {
 impl Roster {
     fn of(replica: &Replica) -> Self {
         Self {
-            previous: None,
+            previous: replica.previous_validators().cloned(),
             current: replica.validators().clone(),
             next: replica.next_validators().clone(),
             linked: BTreeSet::new(),
@@ -382,8 +382,9 @@ impl State {
     fn change_epoch(&mut self, epoch: Epoch, current: Arc<ValidatorSet>, next: Arc<ValidatorSet>) {
         tracing::info!(%epoch, validators = current.len(), set = %current.id(), "epoch begins");
         self.driver.metrics.epoch.set(gauge(epoch.get()));
-        self.driver.mesh.set_validators(&[current.clone(), next.clone()]);
-        let left = std::mem::replace(&mut self.roster.current, current);
+        let left = std::mem::replace(&mut self.roster.current, current.clone());
+        // Who has left is heard for one epoch more: what it signed late may convict it.
+        self.driver.mesh.set_validators(&[current, next.clone(), left.clone()]);
         let (linked, current) = (&self.roster.linked, &self.roster.current);
         let joined = linked.iter().filter(|key| left.index_of(key).is_none());
         self.newcomers = joined.filter_map(|key| current.index_of(key)).collect();

@@ -95,16 +95,20 @@ impl<P> Statements<P> {
             .map(|(_, proof)| proof)
     }
 
-    /// Notes a statement. Of each kind there is one per view: the first one stays, unless the other one reports less
-    /// than a timeout that is here, which shows more amnesia.
-    pub fn insert(&mut self, claim: Claim, proof: P) {
-        let shelf = self.shelf_mut(&claim);
-        let lower = |known: &Claim| match (known, &claim) {
+    /// Whether [`Statements::insert`] would note it. Of each kind there is one statement per view: the first one stays,
+    /// unless the other one reports less than a timeout that is here, which shows more amnesia.
+    pub fn has_room_for(&self, claim: &Claim) -> bool {
+        let lower = |known: &Claim| match (known, claim) {
             (Claim::Timeout(known), Claim::Timeout(new)) => new.high_qc_view < known.high_qc_view,
             _ => false,
         };
-        if shelf.get(&claim.view()).is_none_or(|(known, _)| lower(known)) {
-            shelf.insert(claim.view(), (claim, proof));
+        self.shelf(claim).get(&claim.view()).is_none_or(|(known, _)| lower(known))
+    }
+
+    /// Notes a statement, if there is room for it.
+    pub fn insert(&mut self, claim: Claim, proof: P) {
+        if self.has_room_for(&claim) {
+            self.shelf_mut(&claim).insert(claim.view(), (claim, proof));
         }
     }
 

@@ -2,26 +2,31 @@
 //!
 //! [`Watch`] remembers, for every validator of an epoch, what it signed lately. Votes come to it unverified, as they
 //! come to the tallies: a signature is checked only when its statement contradicts another one. What certificates
-//! prove is verified already. [`Pool`] holds what was proven until a final block holds it.
+//! prove is verified already. The watch of an epoch is kept for one epoch more, because a second signature may be
+//! released when the epoch is over. [`Checks`] bounds what suspicion may cost. [`Pool`] holds what was proven until a
+//! final block holds it.
 //!
 //! # Invariants
 //! - Nothing becomes evidence that was not verified.
 //! - A statement that was not verified never takes the place of another one, so nobody can push out what convicts it.
-//! - A validator costs at most [`CHECKS_PER_VIEW`] signature checks per view, and one piece of evidence per epoch.
+//! - A validator's statements, of whatever epoch, cost at most [`CHECKS_PER_VIEW`] signature checks per view, the
+//!   certificates of the epoch before that it sends at most [`LATE_CERTIFICATES_PER_VIEW`] more, and it is worth one
+//!   piece of evidence per epoch.
 //!
 //! # What it misses
 //! A pair of which one statement is more than [`VIEWS_KEPT`] views old and not the author's last of its kind; votes of
-//! views more than the window ahead; a pair whose halves came before and after a restart; a pair whose halves no
-//! single honest validator received; what a validator signs after spending its checks on bad signatures, until the
-//! next view. `tandem db audit` finds what is in certificates, however old.
+//! views more than the window ahead; a pair whose second half comes when the epoch after its own is over too; a pair
+//! whose halves came before and after a restart; a pair whose halves no single honest validator received; what a
+//! validator signs after spending its checks on bad signatures, until the next view. `tandem db audit` finds what is in
+//! certificates, however old.
 
 use crate::audit::Statements;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::limits::{EVIDENCE_BLOCK_BYTES_MAX, EVIDENCE_EPOCHS_MAX, EVIDENCE_PER_BLOCK_MAX};
 use types::{
-    B256, Claim, Domain, Epoch, Evidence, EvidenceError, Height, Offence, ValidatorIndex, ValidatorSet, View,
-    Witness, encode,
+    B256, Claim, Domain, Epoch, Evidence, EvidenceError, Height, Offence, PublicKey, ValidatorIndex,
+    ValidatorSet, View, Witness, encode,
 };
 
 /// Views behind the current one whose statements are remembered. With [`VIEWS_AHEAD`] it bounds what is remembered of
@@ -31,8 +36,11 @@ pub const VIEWS_KEPT: u64 = 32;
 /// Views ahead of the current one whose statements are remembered: as many as votes are counted for.
 pub const VIEWS_AHEAD: u64 = 16;
 
-/// Signatures of one validator that are checked on suspicion while this node is in one view.
+/// Signatures of one validator that are checked on suspicion while this node is in one view, of all epochs together.
 pub const CHECKS_PER_VIEW: u32 = 4;
+
+/// Certificates of the epoch before that one validator gets checked while this node is in one view.
+pub const LATE_CERTIFICATES_PER_VIEW: u32 = 4;
 
 /// Pieces of evidence that wait for a block. Each names somebody no other one names, so the guilty fill it at most
 /// once per epoch; it is far above what a block takes.
@@ -56,8 +64,42 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct Seen {
     statements: Statements<Proof>,
-    /// View in which checks were last spent, and how many.
-    spent: (View, u32),
+}
+
+/// The signature checks that validators were worth while this node is in one view. By key, because an index means
+/// another validator in another epoch: who votes in two epochs gets no more than who votes in one.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// Where this node is.
+    at: (Epoch, View),
+    statements: BTreeMap<PublicKey, u32>,
+    certificates: BTreeMap<PublicKey, u32>,
+}
+
+impl Checks {
+    /// Where this node is now: what was spent elsewhere is forgotten.
+    pub fn enter(&mut self, epoch: Epoch, view: View) {
+        if self.at != (epoch, view) {
+            *self = Self { at: (epoch, view), ..Self::default() };
+        }
+    }
+
+    /// Takes the check of a statement of `by`, if one is left.
+    fn statement_of(&mut self, by: PublicKey) -> bool {
+        take_one(&mut self.statements, by, CHECKS_PER_VIEW)
+    }
+
+    /// Takes the check of a certificate of the epoch before that `by` sent, if one is left.
+    pub fn late_certificate_of(&mut self, by: PublicKey) -> bool {
+        take_one(&mut self.certificates, by, LATE_CERTIFICATES_PER_VIEW)
+    }
+}
+
+fn take_one(spent: &mut BTreeMap<PublicKey, u32>, by: PublicKey, most: u32) -> bool {
+    let count = spent.entry(by).or_default();
+    let left = *count < most;
+    *count += u32::from(left);
+    left
 }
 
 #[derive(Clone, Debug)]
@@ -71,7 +113,8 @@ struct Proof {
 pub enum Trust {
     /// Its signatures were verified.
     Verified,
-    /// From its author, not verified.
+    /// Not verified, and nobody but its authors can have made it up: a vote from its author, or a certificate in a
+    /// block that a quorum has certified.
     Claimed,
 }
 
@@ -82,8 +125,16 @@ pub struct Judge<'a> {
     pub set: &'a ValidatorSet,
     /// The chain's signing domain in that epoch.
     pub domain: &'a Domain,
-    /// The view this node is in.
+    /// The view of that epoch which this node is in, or was in when it left the epoch.
     pub view: View,
+}
+
+impl Judge<'_> {
+    /// Whether what was said about a view is remembered.
+    fn remembers(&self, view: View) -> bool {
+        let (now, view) = (self.view.get(), view.get());
+        view.saturating_add(VIEWS_KEPT) >= now && view <= now.saturating_add(VIEWS_AHEAD)
+    }
 }
 
 impl Watch {
@@ -113,16 +164,36 @@ impl Watch {
         self.len() == 0
     }
 
+    /// Whether a witness, if it verified, would convict somebody or be remembered of somebody.
+    pub fn is_news(&self, judge: Judge<'_>, witness: &Witness) -> bool {
+        witness.statements().into_iter().any(|(claim, by)| {
+            let watched = judge.set.get(by).is_some() && !self.convicted.contains(&by);
+            watched
+                && self
+                    .seen
+                    .get(&by)
+                    .map_or(judge.remembers(claim.view()), |seen| seen.is_news(judge, &claim))
+        })
+    }
+
     /// Takes what a witness proves, or would prove if it were verified, and returns the evidence that it completes.
-    pub fn observe(&mut self, judge: Judge<'_>, witness: Witness, trust: Trust) -> Vec<Evidence> {
+    pub fn observe(
+        &mut self,
+        judge: Judge<'_>,
+        checks: &mut Checks,
+        witness: Witness,
+        trust: Trust,
+    ) -> Vec<Evidence> {
         let witness = Arc::new(witness);
         let (mut found, mut named): (Vec<Evidence>, BTreeSet<ValidatorIndex>) = Default::default();
         for (claim, by) in witness.statements() {
-            if judge.set.get(by).is_none() || self.convicted.contains(&by) || named.contains(&by) {
+            let Some(author) = judge.set.get(by) else { continue };
+            if self.convicted.contains(&by) || named.contains(&by) {
                 continue;
             }
+            let mut checks = || checks.statement_of(author.public_key);
             let proof = Proof { witness: Arc::clone(&witness), verified: trust == Trust::Verified };
-            if let Some(evidence) = self.seen.entry(by).or_default().take(judge, claim, proof) {
+            if let Some(evidence) = self.seen.entry(by).or_default().take(judge, &mut checks, claim, proof) {
                 named.extend(evidence.offenders());
                 found.push(evidence);
             }
@@ -132,7 +203,19 @@ impl Watch {
 }
 
 impl Seen {
-    fn take(&mut self, judge: Judge<'_>, claim: Claim, mut proof: Proof) -> Option<Evidence> {
+    fn is_news(&self, judge: Judge<'_>, claim: &Claim) -> bool {
+        self.statements.conflict(claim).is_some()
+            || (judge.remembers(claim.view()) && self.statements.has_room_for(claim))
+    }
+
+    /// `checks` takes one of the checks that the author is worth, if there is one left.
+    fn take(
+        &mut self,
+        judge: Judge<'_>,
+        checks: &mut dyn FnMut() -> bool,
+        claim: Claim,
+        mut proof: Proof,
+    ) -> Option<Evidence> {
         if let Some(known) = self.statements.get_mut(&claim) {
             if proof.verified && !known.verified {
                 *known = proof;
@@ -142,12 +225,12 @@ impl Seen {
         // Each round ends the search or removes a statement that was never signed.
         while let Some((_, other)) = self.statements.conflict(&claim) {
             let mut known = self.statements.get_mut(&other)?.clone();
-            if !self.check(judge, &mut known)? {
+            if !known.check(judge, checks)? {
                 self.statements.remove(&other);
                 continue;
             }
             *self.statements.get_mut(&other)? = known.clone();
-            if !self.check(judge, &mut proof)? {
+            if !proof.check(judge, checks)? {
                 return None;
             }
             let (first, second) = ((*known.witness).clone(), (*proof.witness).clone());
@@ -157,27 +240,24 @@ impl Seen {
         None
     }
 
-    /// Whether a proof is good; `None` when no check is left to find out.
-    fn check(&mut self, judge: Judge<'_>, proof: &mut Proof) -> Option<bool> {
-        if !proof.verified {
-            let (view, count) = self.spent;
-            let count = if view == judge.view { count } else { 0 };
-            if count >= CHECKS_PER_VIEW {
+    fn keep(&mut self, judge: Judge<'_>, claim: Claim, proof: Proof) {
+        if judge.remembers(claim.view()) {
+            self.statements.insert(claim, proof);
+            self.statements.prune(View::new(judge.view.get().saturating_sub(VIEWS_KEPT)));
+        }
+    }
+}
+
+impl Proof {
+    /// Whether it is good; `None` when no check is left to find out.
+    fn check(&mut self, judge: Judge<'_>, checks: &mut dyn FnMut() -> bool) -> Option<bool> {
+        if !self.verified {
+            if !checks() {
                 return None;
             }
-            self.spent = (judge.view, count + 1);
-            proof.verified = proof.witness.verify(judge.set, judge.domain).is_ok();
+            self.verified = self.witness.verify(judge.set, judge.domain).is_ok();
         }
-        Some(proof.verified)
-    }
-
-    fn keep(&mut self, judge: Judge<'_>, claim: Claim, proof: Proof) {
-        let (now, view) = (judge.view.get(), claim.view().get());
-        if view.saturating_add(VIEWS_KEPT) < now || view > now.saturating_add(VIEWS_AHEAD) {
-            return;
-        }
-        self.statements.insert(claim, proof);
-        self.statements.prune(View::new(now.saturating_sub(VIEWS_KEPT)));
+        Some(self.verified)
     }
 }
 
@@ -389,12 +469,12 @@ const GOSSIP_PAUSE_MS: u64 = 250;
 #[derive(Debug, Default)]
 pub struct Rations {
     /// What was used, and when that was.
-    used: BTreeMap<ValidatorIndex, (u32, u64)>,
+    used: BTreeMap<PublicKey, (u32, u64)>,
 }
 
 impl Rations {
     /// Takes one ration of a peer, if it has one left.
-    pub fn take(&mut self, peer: ValidatorIndex, now_ms: u64) -> bool {
+    pub fn take(&mut self, peer: PublicKey, now_ms: u64) -> bool {
         let (used, since_ms) = self.used.entry(peer).or_insert((0, now_ms));
         let earned = now_ms.saturating_sub(*since_ms) / GOSSIP_PAUSE_MS;
         *used = used.saturating_sub(u32::try_from(earned).unwrap_or(u32::MAX));
@@ -404,6 +484,11 @@ impl Rations {
         }
         *used += 1;
         true
+    }
+
+    /// Forgets the peers that have no place any more.
+    pub fn retain(&mut self, keep: impl Fn(&PublicKey) -> bool) {
+        self.used.retain(|peer, _| keep(peer));
     }
 }
 

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use consensus::evidence::{
-    BadInclusion, CHECKS_PER_VIEW, Judge, Pool, Rations, Trust, VIEWS_AHEAD, VIEWS_KEPT, Watch, check_shape,
+    BadInclusion, CHECKS_PER_VIEW, Checks, Judge, LATE_CERTIFICATES_PER_VIEW, Pool, Rations, Trust,
+    VIEWS_AHEAD, VIEWS_KEPT, Watch, check_shape,
 };
 use consensus::{Refusal, Safety};
 use crypto::SecretKey;
@@ -13,8 +14,8 @@ use types::limits::{EVIDENCE_BLOCK_BYTES_MAX, EVIDENCE_EPOCHS_MAX, EVIDENCE_PER_
 use types::vote::{Signed, Statement};
 use types::{
     Address, B256, Claim, CommitVote, Domain, Epoch, Evidence, Height, Offence, PrepareVote, ProposalVote,
-    Qc, QuorumRule, Signature, SignerSet, Stake, Tc, TimeoutGroup, TimeoutReason, Validator, ValidatorIndex,
-    ValidatorSet, View, Witness, encode,
+    Qc, QuorumRule, Signature, SignerSet, Stake, Tc, TimeoutGroup, TimeoutReason, TimeoutVote, Validator,
+    ValidatorIndex, ValidatorSet, View, Witness, encode,
 };
 
 const N: u32 = 7;
@@ -74,17 +75,19 @@ struct Post {
     watch: Watch,
     set: ValidatorSet,
     view: u64,
+    checks: Checks,
 }
 
 impl Post {
     fn in_view(view: u64) -> Self {
-        Self { watch: Watch::new(Epoch::ZERO), set: set_of(0), view }
+        Self { watch: Watch::new(Epoch::ZERO), set: set_of(0), view, checks: Checks::default() }
     }
 
     fn sees(&mut self, witness: Witness, trust: Trust) -> Vec<Evidence> {
         let domain = domain_of(0);
         let judge = Judge { set: &self.set, domain: &domain, view: View::new(self.view) };
-        self.watch.observe(judge, witness, trust)
+        self.checks.enter(Epoch::ZERO, View::new(self.view));
+        self.watch.observe(judge, &mut self.checks, witness, trust)
     }
 
     fn hears(&mut self, witness: Witness) -> Vec<Evidence> {
@@ -137,6 +140,132 @@ fn a_validator_gets_few_checks_per_view_and_new_ones_in_the_next() {
     post.view = 6;
     let found = post.hears(second);
     assert_eq!(post.guilty(&found), [LIAR], "checks come back with the view");
+}
+
+/// A node that has left epoch 0 in view 9 and is in view 1 of epoch 1 now, with a watch over each.
+struct Later {
+    before: Post,
+    now: Watch,
+    set: ValidatorSet,
+    view: u64,
+}
+
+impl Later {
+    fn hears(&mut self, epoch: u64, witness: Witness) -> Vec<Evidence> {
+        self.before.checks.enter(Epoch::new(1), View::new(self.view));
+        let (domain, checks) = (domain_of(epoch), &mut self.before.checks);
+        let (watch, set, view) = match epoch {
+            0 => (&mut self.before.watch, &self.before.set, self.before.view),
+            _ => (&mut self.now, &self.set, self.view),
+        };
+        let judge = Judge { set, domain: &domain, view: View::new(view) };
+        watch.observe(judge, checks, witness, Trust::Claimed)
+    }
+}
+
+fn after_the_epoch(before: Post) -> Later {
+    Later { before, now: Watch::new(Epoch::new(1)), set: set_of(1), view: 1 }
+}
+
+#[test]
+fn every_pair_is_found_when_its_second_half_comes_after_the_epoch() {
+    let timeout = |view: u64, high: u64| TimeoutVote {
+        view: View::new(view),
+        high_qc_view: View::new(high),
+        last_prepared_view: View::new(high),
+        reason: TimeoutReason::Expired,
+    };
+    let prepare = |vote| Witness::Prepare(signed(LIAR, vote));
+    let committed = |vote| Witness::Commit(signed(LIAR, vote));
+    let pairs = [
+        (Offence::DoublePrepare, prepare(link(8, 9, 1)), prepare(link(8, 9, 2))),
+        (Offence::DoubleCommit, committed(commit(8, 1)), committed(commit(8, 2))),
+        (
+            Offence::DoubleProposal,
+            Witness::Proposal(signed(LIAR, proposal(9, 1))),
+            Witness::Proposal(signed(LIAR, proposal(9, 2))),
+        ),
+        (Offence::Crossing, committed(commit(7, 1)), prepare(link(6, 9, 1))),
+        (Offence::Surround, prepare(link(6, 7, 1)), prepare(link(5, 9, 1))),
+        (Offence::Amnesia, committed(commit(7, 1)), Witness::Timeout(signed(LIAR, timeout(9, 6)))),
+    ];
+    for (offence, first, second) in pairs {
+        for (first, second) in [(&first, &second), (&second, &first)] {
+            let mut post = Post::in_view(9);
+            assert!(post.hears(first.clone()).is_empty());
+            let mut later = after_the_epoch(post);
+            let found = later.hears(0, second.clone());
+            assert_eq!(later.before.guilty(&found), [LIAR], "{offence}");
+            assert_eq!(found[0].accusation().unwrap().offence, offence);
+            assert_eq!(found[0].epoch(), Epoch::ZERO);
+        }
+    }
+}
+
+#[test]
+fn statements_of_two_epochs_never_make_a_pair() {
+    let mut post = Post::in_view(9);
+    post.hears(Witness::Prepare(signed(LIAR, link(0, 1, 1))));
+    let mut later = after_the_epoch(post);
+    assert!(later.hears(1, Witness::Prepare(signed_in(1, LIAR, link(0, 1, 2)))).is_empty());
+    let elsewhere = Witness::Prepare(signed_in(1, LIAR, link(0, 1, 3)));
+    assert!(later.hears(0, elsewhere).is_empty(), "signed for epoch 1, sent as a vote of epoch 0");
+}
+
+#[test]
+fn a_flood_of_the_epoch_before_costs_its_author_the_checks_it_has_anyway() {
+    let mut post = Post::in_view(9);
+    post.hears(Witness::Prepare(signed(LIAR, link(8, 9, 1))));
+    let mut later = after_the_epoch(post);
+    later.hears(1, Witness::Prepare(signed_in(1, LIAR, link(0, 1, 1))));
+    for junk in 0..2 * CHECKS_PER_VIEW as u8 {
+        assert!(later.hears(0, Witness::Prepare(forged(LIAR, link(8, 9, 100 + junk)))).is_empty());
+    }
+    let old = Witness::Prepare(signed(LIAR, link(8, 9, 2)));
+    let new = Witness::Prepare(signed_in(1, LIAR, link(0, 1, 2)));
+    assert!(later.hears(0, old.clone()).is_empty(), "its checks are spent");
+    assert!(later.hears(1, new.clone()).is_empty(), "in both epochs");
+    let other = LIAR + 1;
+    later.hears(0, Witness::Prepare(signed(other, link(8, 9, 1))));
+    assert_eq!(later.hears(0, Witness::Prepare(signed(other, link(8, 9, 2)))).len(), 1, "others have theirs");
+    later.view = 2;
+    assert_eq!(later.hears(0, old).len(), 1);
+    assert_eq!(later.hears(1, new).len(), 1, "two pairs cost no more than a view has");
+}
+
+#[test]
+fn a_sender_gets_few_certificates_of_the_epoch_before_checked_in_a_view() {
+    let key = |by: u64| SecretKey::simulated(by).public_key();
+    let mut checks = Checks::default();
+    let taken = |checks: &mut Checks, by| (0..100).filter(|_| checks.late_certificate_of(key(by))).count();
+    checks.enter(Epoch::new(1), View::new(1));
+    assert_eq!(taken(&mut checks, 1), LATE_CERTIFICATES_PER_VIEW as usize);
+    checks.enter(Epoch::new(1), View::new(1));
+    assert_eq!(taken(&mut checks, 1), 0);
+    assert_eq!(taken(&mut checks, 2), LATE_CERTIFICATES_PER_VIEW as usize);
+    checks.enter(Epoch::new(1), View::new(2));
+    assert_eq!(taken(&mut checks, 1), LATE_CERTIFICATES_PER_VIEW as usize);
+}
+
+#[test]
+fn a_certificate_is_news_only_if_it_shows_more_than_is_known() {
+    let mut post = Post::in_view(9);
+    post.sees(qc(link(8, 9, 1), &[0, 1, 2, 3, 4]), Trust::Verified);
+    let is_news = |post: &Post, witness: &Witness| {
+        let domain = domain_of(0);
+        post.watch.is_news(Judge { set: &post.set, domain: &domain, view: View::new(post.view) }, witness)
+    };
+    assert!(!is_news(&post, &qc(link(8, 9, 1), &[0, 1, 2, 3, 4])), "the same");
+    assert!(!is_news(&post, &qc(link(8, 9, 1), &[0, 1, 2])), "fewer signers");
+    assert!(is_news(&post, &qc(link(8, 9, 1), &[0, 1, 2, 3, 5])), "another signer");
+    assert!(is_news(&post, &qc(link(8, 9, 2), &[4])), "a contradiction");
+    assert!(!is_news(&post, &qc(link(8, 9 + VIEWS_AHEAD + 1, 1), &[6])), "beyond what is remembered");
+    assert!(is_news(&post, &qc(link(7, 9 + VIEWS_AHEAD + 1, 1), &[4])), "but what surrounds convicts");
+    for by in 0..5 {
+        post.watch.convict(ValidatorIndex::new(by));
+    }
+    assert!(!is_news(&post, &qc(link(8, 9, 2), &[0, 1, 2, 3, 4])), "all guilty already");
+    assert!(!is_news(&post, &qc(link(8, 9, 2), &[N + 4])), "nobody");
 }
 
 #[test]
@@ -284,7 +413,8 @@ fn evidence_of_a_block_is_refused_for_its_count_its_length_its_bytes_and_its_age
 
 #[test]
 fn a_peer_has_a_burst_and_then_one_piece_at_a_time() {
-    let (mut rations, peer) = (Rations::default(), ValidatorIndex::new(1));
+    let key = |by: u64| SecretKey::simulated(by).public_key();
+    let (mut rations, peer) = (Rations::default(), key(1));
     let burst = (0..100).filter(|_| rations.take(peer, 1_000)).count();
     assert_eq!(burst, 8);
     assert!(!rations.take(peer, 1_249));
@@ -292,7 +422,9 @@ fn a_peer_has_a_burst_and_then_one_piece_at_a_time() {
     assert!(!rations.take(peer, 1_250));
     let later = (0..100).filter(|_| rations.take(peer, u64::MAX)).count();
     assert_eq!(later, 8, "no more than a burst however long it was silent");
-    assert!(rations.take(ValidatorIndex::new(2), 1_000), "others have their own");
+    assert!(rations.take(key(2), 1_000), "others have their own");
+    rations.retain(|known| *known != peer);
+    assert!(rations.take(peer, 1_000), "who left and came back begins anew");
 }
 
 // Honest validators.

@@ -5,7 +5,7 @@ use crypto::SecretKey;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use types::vote::Signed;
 use types::{
     B256, Commit, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, Height, Justify, Prepare,
@@ -39,10 +39,12 @@ pub enum Behaviour {
     Hoarder,
     /// Runs twice: two honest programs with one key and separate disks.
     Twins,
+    /// Votes and proposes twice, and shows the second of each only when the epoch is over.
+    LateDoubler,
 }
 
 /// All of them.
-pub const BEHAVIOURS: [Behaviour; 12] = [
+pub const BEHAVIOURS: [Behaviour; 13] = [
     Behaviour::Equivocator,
     Behaviour::LateReleaser,
     Behaviour::Withholder,
@@ -55,7 +57,13 @@ pub const BEHAVIOURS: [Behaviour; 12] = [
     Behaviour::LateProposer,
     Behaviour::Hoarder,
     Behaviour::Twins,
+    Behaviour::LateDoubler,
 ];
+
+/// Second statements that are kept back, the latest ones.
+const KEPT_BACK_MAX: usize = 6;
+/// How long after an epoch's end they are on their way at most, in microseconds.
+pub const RELEASE_US_MAX: u64 = 2_000_000;
 
 /// A message to one node, after an extra delay in microseconds.
 pub type Sent = (usize, ConsensusMessage, u64);
@@ -74,20 +82,31 @@ pub struct Byzantine {
     twins: BTreeMap<View, B256>,
     /// What it committed without being asked: once each, or several liars would provoke each other without end.
     committed: BTreeSet<(View, B256)>,
+    /// What is released when the epoch is over.
+    kept: VecDeque<ConsensusMessage>,
 }
 
 impl Byzantine {
     /// A liar with the key of a validator.
     pub fn new(behaviour: Behaviour, index: ValidatorIndex, key: SecretKey, domain: Domain) -> Self {
-        Self { behaviour, acts: 0, index, key, domain, twins: BTreeMap::new(), committed: BTreeSet::new() }
+        let (twins, committed, kept) = Default::default();
+        Self { behaviour, acts: 0, index, key, domain, twins, committed, kept }
     }
 
-    /// A new epoch: views start again, under another domain and perhaps at another place.
-    pub fn enter_epoch(&mut self, epoch: Epoch, index: ValidatorIndex) {
+    /// A new epoch: views start again, under another domain and perhaps at another place. Returns what it kept back
+    /// from the one that is over.
+    pub fn enter_epoch(&mut self, epoch: Epoch, index: ValidatorIndex) -> Vec<ConsensusMessage> {
         self.domain.epoch = epoch.get();
         self.index = index;
         self.twins.clear();
         self.committed.clear();
+        self.take_kept()
+    }
+
+    /// What it kept back, when its epoch is over.
+    pub fn take_kept(&mut self) -> Vec<ConsensusMessage> {
+        self.acts += self.kept.len() as u64;
+        std::mem::take(&mut self.kept).into()
     }
 
     /// What it really sends when its replica sends `message` to `to`.
@@ -117,6 +136,10 @@ impl Byzantine {
                 _ => straight(rng, 0.1, 0),
             },
             Behaviour::Equivocator => self.equivocate(to, message),
+            Behaviour::LateDoubler => {
+                self.keep_back(message, rng);
+                straight(rng, 1.0, 0)
+            }
             Behaviour::Spammer => {
                 let mut sent = straight(rng, 1.0, 0);
                 sent.extend(to.iter().map(|to| (*to, self.junk(message, rng), 0)));
@@ -210,6 +233,28 @@ impl Byzantine {
         };
         let pick = |to: &usize| if to.is_multiple_of(2) { message.clone() } else { twin.clone() };
         to.iter().map(|to| (*to, pick(to), 0)).collect()
+    }
+
+    /// Signs a second vote or proposal beside the one that goes out.
+    fn keep_back(&mut self, message: &ConsensusMessage, rng: &mut ChaCha8Rng) {
+        let block_hash = B256::repeat_byte(rng.random());
+        let second = match message {
+            ConsensusMessage::Proposal(epoch, proposal) if proposal.again.is_none() => {
+                ConsensusMessage::Proposal(*epoch, Box::new(self.twin_of(proposal)))
+            }
+            ConsensusMessage::Prepare(epoch, vote) => {
+                ConsensusMessage::Prepare(*epoch, self.sign(PrepareVote { block_hash, ..vote.statement }))
+            }
+            ConsensusMessage::Commit(epoch, Commit { signed, qc }) => {
+                let signed = self.sign(CommitVote { block_hash, ..signed.statement });
+                ConsensusMessage::Commit(*epoch, Commit { signed, qc: qc.clone() })
+            }
+            _ => return,
+        };
+        self.kept.push_back(second);
+        if self.kept.len() > KEPT_BACK_MAX {
+            self.kept.pop_front();
+        }
     }
 
     fn twin_of(&self, proposal: &Proposal) -> Proposal {

@@ -21,11 +21,39 @@ pub struct Justice {
     received: BTreeMap<usize, Received>,
 }
 
+/// In the epoch a node is in and the one before.
 #[derive(Debug, Default)]
 struct Received {
     life: u64,
+    now: Heard,
+    before: Option<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
     epoch: Epoch,
+    /// The view the node is in, or left the epoch in.
+    view: View,
     from: BTreeMap<ValidatorIndex, Statements<()>>,
+}
+
+impl Received {
+    /// A node is where it is: what it heard in another life counts for nothing, what it heard in the epoch before that
+    /// for one epoch more.
+    fn enter(&mut self, life: u64, epoch: Epoch, view: View) {
+        if self.life != life {
+            *self = Self { life, now: Heard { epoch, ..Heard::default() }, before: None };
+        }
+        if self.now.epoch != epoch {
+            let left = std::mem::replace(&mut self.now, Heard { epoch, ..Heard::default() });
+            self.before = Some(left).filter(|left| left.epoch.next() == epoch);
+        }
+        self.now.view = view;
+    }
+
+    fn of(&mut self, epoch: Epoch) -> Option<&mut Heard> {
+        std::iter::once(&mut self.now).chain(&mut self.before).find(|heard| heard.epoch == epoch)
+    }
 }
 
 /// A vote as it arrives.
@@ -62,8 +90,10 @@ impl World {
     pub(crate) fn convict(&mut self, node: usize, evidence: &Evidence) -> Result<(), String> {
         let names = self.guilty(evidence)?;
         self.coverage.note("evidence found");
-        // What a disk that loses data remembers, or what a follower knows, need not reach a block.
-        if self.is_accountable(node) && self.sets.index(self.nodes[node].who, evidence.epoch()).is_some() {
+        // What a disk that loses data remembers, or what a node knows that nobody listens to, need not reach a block.
+        if self.is_accountable(node)
+            && self.sets.index(self.nodes[node].who, self.nodes[node].epoch).is_some()
+        {
             self.justice.convicted.extend(names);
         }
         Ok(())
@@ -110,7 +140,7 @@ impl World {
     }
 
     /// Whoever sent two statements that contradict each other to one honest node, both of views close to the node's,
-    /// is known there as guilty when the node has handled the second one.
+    /// is known there as guilty when the node has handled the second one, also when their epoch is over by then.
     pub(crate) fn demand_detection(
         &mut self,
         node: usize,
@@ -118,11 +148,13 @@ impl World {
         view_before: View,
         replica: &Replica,
     ) -> Result<(), String> {
-        let Some(Arrival { epoch, from, claim }) = arrival.filter(|_| self.is_accountable(node)) else {
-            return Ok(());
-        };
-        // What comes early is handled later, what comes late not at all.
-        if epoch != self.nodes[node].epoch || epoch != replica.epoch() {
+        let (life, place) = (self.nodes[node].life, self.nodes[node].epoch);
+        let received = self.justice.received.entry(node).or_default();
+        received.enter(life, place, view_before);
+        let Some(Arrival { epoch, from, claim }) = arrival else { return Ok(()) };
+        // What comes early is handled later; what ends an epoch is looked at before that.
+        let judged = received.of(epoch).is_some() && place == replica.epoch();
+        if !judged || !self.is_accountable(node) {
             return Ok(());
         }
         let sender = self.who_is(from, epoch);
@@ -133,23 +165,21 @@ impl World {
         if sender.iter().any(spams) || sender.contains(&node) {
             return Ok(());
         }
-        let (life, now) = (self.nodes[node].life, view_before.get());
-        let received = self.justice.received.entry(node).or_default();
-        if (received.life, received.epoch) != (life, epoch) {
-            *received = Received { life, epoch, from: BTreeMap::new() };
-        }
+        let Some(heard) = self.justice.received.entry(node).or_default().of(epoch) else { return Ok(()) };
+        let now = heard.view.get();
         let close = |view: View| {
             view.get().saturating_add(evidence::VIEWS_KEPT / 2) >= now
                 && view.get() <= now.saturating_add(evidence::VIEWS_AHEAD)
         };
-        let from_sender = received.from.entry(from).or_default();
+        let from_sender = heard.from.entry(from).or_default();
         let conflict = from_sender.conflict(&claim).filter(|(_, other)| close(other.view()));
         if close(claim.view()) {
             from_sender.insert(claim, ());
         }
         let Some((offence, other)) = conflict.filter(|_| close(claim.view())) else { return Ok(()) };
-        if knows(replica, replica.validators().epoch(), from) {
-            self.coverage.note("offences received");
+        if knows(replica, epoch, from) {
+            let late = epoch < place;
+            self.coverage.note(if late { "offences received late" } else { "offences received" });
             return Ok(());
         }
         Err(format!("UNDETECTED: node {node} received {other:?} and {claim:?} of {from} ({offence})"))
@@ -157,6 +187,7 @@ impl World {
 }
 
 fn knows(replica: &Replica, epoch: Epoch, guilty: ValidatorIndex) -> bool {
-    let pending = || replica.evidence_pending().iter().any(|pending| pending.offenders.contains(&guilty));
-    replica.evidence_included().contains_key(&(epoch, guilty)) || pending()
+    let name = (epoch, guilty);
+    let pending = || replica.evidence_pending().iter().flat_map(|pending| pending.names()).any(|n| n == name);
+    replica.evidence_included().contains_key(&name) || pending()
 }

@@ -1,6 +1,8 @@
 //! Who votes in which epoch of a run: members that join, leave, weigh more or less, change keys and change places, all
-//! drawn from the seed. Faulty validators stay, with less than a third of stake in every epoch.
+//! drawn from the seed. Faulty validators keep key and stake, and hold less than a third of stake in every epoch; only
+//! those leave that have something to say afterwards.
 
+use crate::byzantine::Behaviour;
 use crate::plan::Plan;
 use crypto::SecretKey;
 use rand::Rng;
@@ -81,9 +83,11 @@ impl Sets {
         self.of(epoch).get(index.get() as usize).map(|member| member.who)
     }
 
-    /// Whether links to a validator count for a node of an epoch: it votes in that one or the next.
+    /// Whether links to a validator count for a node of an epoch: it votes in that one or the next, or did in the one
+    /// before.
     pub fn speaks(&self, who: usize, epoch: Epoch) -> bool {
-        self.index(who, epoch).or(self.index(who, epoch.next())).is_some()
+        let votes_in = |epoch| self.index(who, epoch).is_some();
+        votes_in(epoch) || votes_in(epoch.next()) || epoch.previous().is_some_and(votes_in)
     }
 
     fn of(&self, epoch: Epoch) -> &[Member] {
@@ -103,6 +107,8 @@ fn draw(plan: &Plan, first: &[Member], epoch: u64) -> Vec<Member> {
         plan.byzantine.iter().any(|(liar, _)| *liar == who)
             || plan.frail.iter().any(|(frail, _)| *frail == who)
     };
+    // Whoever shows its second votes when an epoch is over may have left by then.
+    let may_leave = |who: usize| plan.byzantine.contains(&(who, Behaviour::LateDoubler));
     let newcomers = (first.len()..first.len() + plan.followers).map(|who| Member { who, stake: 1, key: 0 });
     let mut members = Vec::new();
     for member in first.iter().copied().chain(newcomers) {
@@ -113,9 +119,9 @@ fn draw(plan: &Plan, first: &[Member], epoch: u64) -> Vec<Member> {
             1 => (member.stake / 2).max(1),
             _ => member.stake,
         };
-        if faulty(member.who) {
+        if faulty(member.who) && (stays || !may_leave(member.who)) {
             members.push(member);
-        } else if stays {
+        } else if stays && !faulty(member.who) {
             members.push(Member { stake, key, ..member });
         }
     }

@@ -311,9 +311,11 @@ impl World {
     fn enter_epoch(&mut self, node: usize, epoch: Epoch) -> Result<(), String> {
         let left = std::mem::replace(&mut self.nodes[node].epoch, epoch);
         let (who, sets) = (self.nodes[node].who, self.sets.clone());
-        if let (Some(liar), Some(index)) = (&mut self.nodes[node].byzantine, sets.index(who, epoch)) {
-            liar.enter_epoch(epoch, index);
-        }
+        let kept = self.nodes[node].byzantine.as_mut().map(|liar| match sets.index(who, epoch) {
+            Some(index) => liar.enter_epoch(epoch, index),
+            None => liar.take_kept(),
+        });
+        self.release(node, kept.unwrap_or_default());
         self.coverage.note("epochs entered");
         if sets.index(who, left).is_some() != sets.index(who, epoch).is_some() {
             self.coverage.note("validators that joined or left");
@@ -326,6 +328,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What a liar kept back goes to everybody who is listening, one after the other.
+    fn release(&mut self, node: usize, kept: Vec<ConsensusMessage>) {
+        let others: Vec<usize> =
+            (0..self.nodes.len()).filter(|other| self.nodes[*other].who != self.nodes[node].who).collect();
+        for message in kept {
+            let late = |rng: &mut ChaCha8Rng| rng.random_range(0..crate::byzantine::RELEASE_US_MAX);
+            let sent = others.iter().map(|to| (*to, message.clone(), late(&mut self.rng))).collect();
+            self.send_lies(node, sent);
+        }
     }
 
     pub(crate) fn is_honest(&self, node: usize) -> bool {
@@ -701,7 +714,7 @@ impl World {
                 self.send(node, &[who], message)
             }
             Outbound::Broadcast(message) => {
-                // Votes and proposals go to validators only, to those of the next epoch too.
+                // Votes and proposals go to validators only, to those of the epochs around this one too.
                 let own = self.nodes[node].who;
                 let everybody = 0..self.plan.stakes.len() + self.plan.followers;
                 let others: Vec<usize> =

@@ -1,7 +1,7 @@
 //! Simulated networks as tests. CI also runs the binary over thousands of seeds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use sim::byzantine::BEHAVIOURS;
+use sim::byzantine::{BEHAVIOURS, Behaviour};
 use sim::plan::CLASSES;
 use sim::{Coverage, Plan, World, run};
 
@@ -21,6 +21,34 @@ fn quiet_networks_of_one_three_four_and_seven_finalize_one_chain() {
         // Nothing went wrong, so no view was wasted; the last one is still open.
         assert!(report.views <= report.height.get() + 2, "{stakes:?}: {report:?}");
     }
+}
+
+/// One of four signs everything twice and shows the second signatures when the epoch is over.
+#[test]
+fn second_signatures_shown_when_the_epoch_is_over_are_known_to_everybody_and_end_in_blocks() {
+    for (seed, epoch_length) in [(1, 4), (2, 5), (3, 12)] {
+        let mut plan = Plan { epoch_length, faults_ms: 40_000, ..Plan::quiet(seed, &[1; 4]) };
+        plan.byzantine = vec![(2, Behaviour::LateDoubler)];
+        let mut world = World::new(plan);
+        let report = world.run().unwrap();
+        let late = report.coverage.of("offences received late");
+        assert!(late >= 3, "each honest node hears both signatures itself: {}", report.coverage);
+        for node in [0, 1, 3] {
+            let replica = world.replica(node).unwrap();
+            let named = replica.evidence_included();
+            // Epochs that a block may hold evidence of are remembered; the last one's may still be on its way.
+            let now = replica.epoch();
+            let every = consensus::evidence::oldest_epoch(now).get()..now.get().saturating_sub(1);
+            assert!(!every.is_empty(), "node {node} is in epoch {now} only");
+            let guilty = types::ValidatorIndex::new(2);
+            let missing: Vec<_> =
+                every.filter(|epoch| !named.contains_key(&(types::Epoch::new(*epoch), guilty))).collect();
+            assert!(missing.is_empty(), "node {node}, epochs {missing:?}: {named:?}");
+            assert!(named.keys().all(|(_, index)| index.get() == 2), "node {node}: {named:?}");
+        }
+    }
+    let quiet = check(&Plan { epoch_length: 4, ..Plan::quiet(1, &[1; 4]) });
+    assert_eq!(quiet.coverage.of("evidence found"), 0);
 }
 
 #[test]
@@ -54,6 +82,8 @@ fn every_kind_of_liar_really_lies_and_every_kind_of_fault_really_happens() {
     }
     for what in [
         "slashable pairs of liars",
+        "offences received",
+        "offences received late",
         "power losses in writes",
         "writes without space",
         "fsyncs lost",

@@ -248,6 +248,11 @@ impl Replica {
                     Some(head) if head.epoch == self.epoch() => {
                         self.on_certificate(now, fetch.peer, super::Certificate::Commit(head));
                     }
+                    Some(head) if head.epoch.next() == self.epoch() => {
+                        let sender = self.set.get(fetch.peer).map(|peer| peer.public_key);
+                        let head = super::Certificate::Commit(head);
+                        sender.iter().for_each(|sender| self.observe_late_certificate(sender, &head));
+                    }
                     head => self.catchup.behind |= head.is_some_and(|head| head.epoch > self.epoch()),
                 }
                 match fetch.request {
@@ -270,6 +275,7 @@ impl Replica {
         if block.header.hash() != hash || self.check_block(&block).is_err() {
             return false;
         }
+        self.observe_header(&block.header, Trust::Claimed);
         self.store(hash, Arc::new(block))
     }
 
@@ -319,6 +325,7 @@ impl Replica {
         }
         for (hash, block) in run.blocks.into_iter().take(proven) {
             let height = block.header.height;
+            self.observe_header(&block.header, Trust::Claimed);
             // What does not fit is asked for again; the tip must not run ahead of what is here.
             if height > self.tree.root().height && !self.store(hash, block) {
                 break;

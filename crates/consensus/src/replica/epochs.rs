@@ -94,6 +94,11 @@ impl Replica {
         &self.next.set
     }
 
+    /// The set of the epoch before, whose members are still listened to: what they sign late may convict them.
+    pub fn previous_validators(&self) -> Option<&Arc<ValidatorSet>> {
+        self.previous.as_ref()
+    }
+
     /// The set of any epoch up to the next one, as far as it is stored.
     pub fn validators_of(
         &self,
@@ -137,6 +142,7 @@ impl Replica {
     pub(super) fn change_epoch(&mut self, now: Now) {
         let is_over = self.tree.root().height == self.boundary();
         let Some(after) = self.coming.take_if(|_| is_over) else { return };
+        let left_in = self.view();
         let entered = std::mem::replace(&mut self.next, after);
         self.seed = entered.seed;
         let left = std::mem::replace(&mut self.set, entered.set);
@@ -156,6 +162,7 @@ impl Replica {
         let state = ahead.filter(|state| state.epoch == self.set.epoch());
         self.safety = Safety::new(identity, self.domain, state).restrained(floor, None);
         self.guard_epoch_began(now, root.timestamp_ms);
+        self.watch_next_epoch(left_in);
         self.forget_views();
         self.pacemaker.on_progress();
         self.start_view_timers(now, false);
@@ -190,9 +197,16 @@ impl Replica {
         let epoch = message.epoch();
         if epoch == self.epoch().next() {
             self.catchup.others_are_ahead();
-            self.keep_early(from, message);
+            match message {
+                ConsensusMessage::Evidence(_, evidence) => self.on_evidence(now, epoch, from, *evidence),
+                message => self.keep_early(from, message),
+            }
         } else if epoch.next() == self.epoch() {
+            self.observe_late(from, &message);
             self.help_into_epoch(now, from, &message);
+            if let ConsensusMessage::Evidence(_, evidence) = message {
+                self.on_evidence(now, epoch, from, *evidence);
+            }
         } else if epoch > self.epoch() {
             self.catchup.others_are_ahead();
         }
@@ -211,7 +225,7 @@ impl Replica {
             }
             return;
         }
-        // Certificates and evidence are sent again to whoever needs them; votes are not.
+        // Certificates are sent again to whoever needs them; votes are not.
         let is_vote = matches!(
             message,
             ConsensusMessage::Prepare(..) | ConsensusMessage::Commit(..) | ConsensusMessage::Timeout(..)

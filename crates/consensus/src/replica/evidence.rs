@@ -1,17 +1,18 @@
-//! Evidence on its way into a block (C-8.4): what this node saw goes to the watch; what it proves, and what others
-//! prove, waits in the pool, is told to everybody once, proposed, and checked before it is voted on.
+//! Evidence on its way into a block (C-8.4): what this node saw goes to the watch of its epoch, the current one or the
+//! one before; what it proves, and what others prove, waits in the pool, is told to everybody once, proposed, and
+//! checked before it is voted on.
 
 use super::{Certificate, Now, Replica};
 use crate::disk::{Disk, DiskError, Record};
 use crate::evidence::{
-    BadInclusion, Judge, Offender, Pool, Rations, StoredEvidence, Trust, Watch, check_shape, names,
+    BadInclusion, Checks, Judge, Offender, Pool, Rations, StoredEvidence, Trust, Watch, check_shape, names,
 };
 use crate::ready::{Event, Outbound};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use types::{
-    B256, Block, ConsensusMessage, Epoch, Evidence, Header, Height, RejectionCode, ValidatorIndex,
-    ValidatorSet, Witness,
+    B256, Block, Commit, ConsensusMessage, Domain, Epoch, Evidence, Header, Height, Justify, Proposal,
+    PublicKey, RejectionCode, Timeout, ValidatorIndex, ValidatorSet, View, Witness,
 };
 
 /// Evidence of peers that waits to be checked in the same step.
@@ -23,15 +24,36 @@ const RETOLD_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Offences {
     watch: Watch,
+    former: Option<Former>,
+    checks: Checks,
     pool: Pool,
     rations: Rations,
-    inbox: VecDeque<(ValidatorIndex, Evidence)>,
+    inbox: VecDeque<(PublicKey, Evidence)>,
+}
+
+/// The watch of the epoch before: a second signature may come when its epoch is over.
+#[derive(Debug)]
+struct Former {
+    watch: Watch,
+    /// The view in which this node left that epoch.
+    view: View,
 }
 
 impl Offences {
     pub(super) fn new(epoch: Epoch) -> Self {
-        let (pool, rations, inbox) = Default::default();
-        Self { watch: Watch::new(epoch), pool, rations, inbox }
+        let (former, checks, pool, rations, inbox) = Default::default();
+        Self { watch: Watch::new(epoch), former, checks, pool, rations, inbox }
+    }
+
+    fn watches(&mut self) -> impl Iterator<Item = &mut Watch> {
+        std::iter::once(&mut self.watch).chain(self.former.as_mut().map(|former| &mut former.watch))
+    }
+
+    /// Stops watching who is proven guilty.
+    fn convict(&mut self, guilty: impl IntoIterator<Item = Offender>) {
+        for (epoch, index) in guilty {
+            self.watches().filter(|watch| watch.epoch() == epoch).for_each(|watch| watch.convict(index));
+        }
     }
 }
 
@@ -50,7 +72,8 @@ impl Replica {
 
     /// Statements of validators remembered to compare new ones with.
     pub fn statements_watched(&self) -> usize {
-        self.offences.watch.len()
+        let former = self.offences.former.as_ref().map_or(0, |former| former.watch.len());
+        self.offences.watch.len().saturating_add(former)
     }
 
     // Start.
@@ -71,48 +94,122 @@ impl Replica {
             pool.add(evidence);
         }
         pool.expire(self.set.epoch());
-        self.watch_again();
+        // What was only seen is on no disk: the epoch before is watched anew, around the view its boundary became final in.
+        let former = self.previous.as_ref().zip(self.epoch_root.commit.as_ref());
+        self.offences.former = former
+            .map(|(set, commit)| Former { watch: Watch::new(set.epoch()), view: commit.vote.view.next() });
+        let pool = &self.offences.pool;
+        let pending = pool.pending().iter().flat_map(|pending| pending.names());
+        let guilty: Vec<_> = pending.chain(pool.included().keys().copied()).collect();
+        self.offences.convict(guilty);
     }
 
-    /// A watch over the current epoch that knows who is guilty already.
-    fn watch_again(&mut self) {
-        let epoch = self.set.epoch();
-        let Offences { watch, pool, .. } = &mut self.offences;
-        *watch = Watch::new(epoch);
-        let pending = pool.pending().iter().flat_map(|pending| pending.names());
-        let guilty = pending.chain(pool.included().keys().copied()).filter(|(of, _)| *of == epoch);
-        guilty.for_each(|(_, index)| watch.convict(index));
+    /// An epoch was entered. What was seen of the one before, which this node left in `view`, is kept while this one
+    /// lasts.
+    pub(super) fn watch_next_epoch(&mut self, view: View) {
+        let offences = &mut self.offences;
+        let watch = std::mem::replace(&mut offences.watch, Watch::new(self.set.epoch()));
+        offences.former = Some(Former { watch, view });
+        let sets = [Some(&self.set), Some(&self.next.set), self.previous.as_ref()];
+        offences.rations.retain(|key| sets.into_iter().flatten().any(|set| set.index_of(key).is_some()));
     }
 
     // Detection.
 
     /// Looks at what a validator of this epoch signed, or what a certificate proves.
     pub(super) fn observe(&mut self, witness: Witness, trust: Trust) {
-        if self.offences.watch.epoch() != self.set.epoch() {
-            self.watch_again();
-        }
-        let judge = Judge { set: &self.set, domain: &self.domain, view: self.safety.state().view };
-        let found = self.offences.watch.observe(judge, witness, trust);
+        self.observe_in(self.set.epoch(), witness, trust);
+    }
+
+    /// The same in this epoch or the one before; what is of another one nobody can judge here.
+    fn observe_in(&mut self, epoch: Epoch, witness: Witness, trust: Trust) {
+        let view = self.safety.state().view;
+        let Offences { watch, former, checks, .. } = &mut self.offences;
+        checks.enter(self.set.epoch(), view);
+        let found = if epoch == self.set.epoch() {
+            let judge = Judge { set: &self.set, domain: &self.domain, view };
+            watch.observe(judge, checks, witness, trust)
+        } else if let Some((set, former)) = self.previous.as_ref().zip(former.as_mut())
+            && epoch == set.epoch()
+            && epoch == former.watch.epoch()
+        {
+            let domain = Domain { epoch: epoch.get(), ..self.domain };
+            let judge = Judge { set, domain: &domain, view: former.view };
+            former.watch.observe(judge, checks, witness, trust)
+        } else {
+            Vec::new()
+        };
         found.into_iter().for_each(|evidence| self.accept_evidence(evidence));
     }
 
     /// Looks at a certificate that verified.
     pub(super) fn observe_certificate(&mut self, certificate: &Certificate) {
-        let witness = match certificate {
-            Certificate::Prepare(qc) if qc.epoch == self.set.epoch() => qc.into(),
-            Certificate::Timeout(tc) if tc.epoch == self.set.epoch() => tc.into(),
-            Certificate::Commit(qc) if qc.epoch == self.set.epoch() => qc.into(),
-            _ => return,
-        };
-        self.observe(witness, Trust::Verified);
+        let (epoch, witness) = certificate.witness();
+        self.observe_in(epoch, witness, Trust::Verified);
     }
 
-    /// Looks at the certificates of a header, all of which verified.
-    pub(super) fn observe_header(&mut self, header: &Header) {
+    /// Looks at the certificates of a header.
+    pub(super) fn observe_header(&mut self, header: &Header, trust: Trust) {
         for (epoch, witness) in crate::audit::header_witnesses(header) {
-            if epoch == self.set.epoch() {
-                self.observe(witness, Trust::Verified);
-            }
+            self.observe_in(epoch, witness, trust);
+        }
+    }
+
+    /// Looks at what comes when its epoch is over. Nothing is learnt from it but whom it convicts: the certificates in it
+    /// are checked only if they show anything, and few of them.
+    pub(super) fn observe_late(&mut self, from: ValidatorIndex, message: &ConsensusMessage) {
+        let Some(sender) = self.key_in(message.epoch(), from) else { return };
+        let vote = match message {
+            ConsensusMessage::Proposal(_, proposal) => Some(Witness::Proposal(proposal.signed.clone())),
+            ConsensusMessage::Prepare(_, vote) => Some(Witness::Prepare(vote.clone())),
+            ConsensusMessage::Commit(_, commit) => Some(Witness::Commit(commit.signed.clone())),
+            ConsensusMessage::Timeout(_, timeout) => Some(Witness::Timeout(timeout.signed.clone())),
+            _ => None,
+        };
+        // The link says whose vote it is; its signature is looked at when it contradicts another one.
+        if let Some(vote) = vote
+            && vote.statements().iter().all(|(_, by)| *by == from)
+        {
+            self.observe_in(message.epoch(), vote, Trust::Claimed);
+        }
+        for certificate in carried(message) {
+            self.observe_late_certificate(&sender, &certificate);
+        }
+    }
+
+    /// Looks at a certificate of the epoch before that a validator sent.
+    pub(super) fn observe_late_certificate(&mut self, sender: &PublicKey, certificate: &Certificate) {
+        let (epoch, witness) = certificate.witness();
+        let view = self.safety.state().view;
+        let Offences { former, checks, .. } = &mut self.offences;
+        let Some((set, former)) = self.previous.as_ref().zip(former.as_ref()) else { return };
+        if epoch != set.epoch() || epoch != former.watch.epoch() {
+            return;
+        }
+        let domain = Domain { epoch: epoch.get(), ..self.domain };
+        let judge = Judge { set, domain: &domain, view: former.view };
+        checks.enter(self.set.epoch(), view);
+        if !former.watch.is_news(judge, &witness) || !checks.late_certificate_of(*sender) {
+            return;
+        }
+        if certificate.verify(set, &domain) {
+            self.observe_in(epoch, witness, Trust::Verified);
+        } else {
+            self.blame_key(sender, "sent a certificate of the epoch before that does not verify");
+        }
+    }
+
+    /// The key that an index means in a message's epoch: this one, the next or the one before.
+    fn key_in(&self, epoch: Epoch, index: ValidatorIndex) -> Option<PublicKey> {
+        let sets = [Some(&self.set), Some(&self.next.set), self.previous.as_ref()];
+        let set = sets.into_iter().flatten().find(|set| set.epoch() == epoch)?;
+        set.get(index).map(|validator| validator.public_key)
+    }
+
+    /// Whoever has left cannot be blamed any more, and is not heard for long.
+    fn blame_key(&mut self, key: &PublicKey, what: impl Into<String>) {
+        if let Some(index) = self.set.index_of(key) {
+            self.misbehaved(index, what);
         }
     }
 
@@ -125,13 +222,10 @@ impl Replica {
 
     /// Verified evidence, found here or by others: it waits for a block, on disk, and everybody is told once.
     fn accept_evidence(&mut self, evidence: Evidence) {
-        let Offences { watch, pool, .. } = &mut self.offences;
-        if !pool.add(evidence.clone()) {
+        if !self.offences.pool.add(evidence.clone()) {
             return;
         }
-        if evidence.epoch() == watch.epoch() {
-            evidence.offenders().into_iter().for_each(|index| watch.convict(index));
-        }
+        self.offences.convict(offenders_of(&evidence));
         self.verified.note(&evidence);
         let boxed = Box::new(evidence);
         let stored = StoredEvidence { evidence: (*boxed).clone(), included: None };
@@ -142,32 +236,35 @@ impl Replica {
 
     // Gossip.
 
-    /// Evidence from a peer: what names nobody new costs no signature check.
-    pub(super) fn on_evidence(&mut self, now: Now, from: ValidatorIndex, evidence: Evidence) {
+    /// Evidence from a peer, which may be an epoch ahead or behind: what names nobody new costs no signature check.
+    pub(super) fn on_evidence(&mut self, now: Now, sent_in: Epoch, from: ValidatorIndex, evidence: Evidence) {
+        let Some(sender) = self.key_in(sent_in, from) else { return };
         let Offences { pool, rations, inbox, .. } = &mut self.offences;
-        if !rations.take(from, now.mono_ms) || inbox.len() >= INBOX_MAX {
+        if !rations.take(sender, now.mono_ms) || inbox.len() >= INBOX_MAX {
             return;
         }
         let accusation = match evidence.accusation() {
             Ok(accusation) => accusation,
             Err(error) => {
-                return self.misbehaved(from, format!("sent evidence that proves nothing: {error}"));
+                return self.blame_key(&sender, format!("sent evidence that proves nothing: {error}"));
             }
         };
         let epoch = evidence.epoch();
         let in_time = epoch >= crate::evidence::oldest_epoch(self.set.epoch()) && epoch <= self.set.epoch();
         if in_time && pool.is_news(accusation.offenders.into_iter().map(|index| (epoch, index))) {
-            inbox.push_back((from, evidence));
+            inbox.push_back((sender, evidence));
         }
     }
 
     /// Checks what peers sent, with the set of its epoch.
     pub(super) fn drive_evidence(&mut self, disk: &impl Disk) -> Result<(), DiskError> {
-        while let Some((from, evidence)) = self.offences.inbox.pop_front() {
+        while let Some((sender, evidence)) = self.offences.inbox.pop_front() {
             let Some(set) = self.set_of(evidence.epoch(), disk)? else { continue };
             match evidence.verify(&set, &self.domain) {
                 Ok(_) => self.accept_evidence(evidence),
-                Err(error) => self.misbehaved(from, format!("sent evidence that proves nothing: {error}")),
+                Err(error) => {
+                    self.blame_key(&sender, format!("sent evidence that proves nothing: {error}"));
+                }
             }
         }
         Ok(())
@@ -274,13 +371,9 @@ impl Replica {
     pub(super) fn evidence_is_final(&mut self, block: &Block, block_hash: B256) {
         let height = block.header.height;
         for evidence in block.system_inputs.evidence.iter().filter_map(|item| Evidence::decode(item).ok()) {
-            let epoch = evidence.epoch();
-            let offenders: Vec<_> = evidence.offenders().into_iter().map(|index| (epoch, index)).collect();
-            let Offences { watch, pool, .. } = &mut self.offences;
-            pool.include(offenders.iter().copied(), height);
-            let watched = offenders.iter().filter(|(epoch, _)| *epoch == watch.epoch());
-            let guilty: Vec<_> = watched.map(|(_, index)| *index).collect();
-            guilty.into_iter().for_each(|index| watch.convict(index));
+            let offenders = offenders_of(&evidence);
+            self.offences.pool.include(offenders.iter().copied(), height);
+            self.offences.convict(offenders);
             let included = Some((height, block_hash));
             let stored = StoredEvidence { evidence: evidence.clone(), included };
             self.ready.record(Record::Evidence(Box::new(stored)));
@@ -293,4 +386,39 @@ impl Replica {
     fn set_of(&self, epoch: Epoch, disk: &impl Disk) -> Result<Option<Arc<ValidatorSet>>, DiskError> {
         if epoch > self.set.epoch() { Ok(None) } else { self.validators_of(epoch, disk) }
     }
+}
+
+fn offenders_of(evidence: &Evidence) -> Vec<Offender> {
+    evidence.offenders().into_iter().map(|index| (evidence.epoch(), index)).collect()
+}
+
+/// The certificates in a message.
+fn carried(message: &ConsensusMessage) -> Vec<Certificate> {
+    let prepare = |qc: &types::Qc| Certificate::Prepare(qc.clone());
+    match message {
+        ConsensusMessage::Proposal(_, proposal) => carried_by_proposal(proposal),
+        ConsensusMessage::Commit(_, Commit { qc, .. }) => vec![prepare(qc)],
+        ConsensusMessage::Timeout(_, Timeout { high_qc, .. }) => high_qc.iter().map(prepare).collect(),
+        ConsensusMessage::Qc(qc) => vec![prepare(qc)],
+        ConsensusMessage::Tc(tc) => vec![Certificate::Timeout(tc.clone())],
+        ConsensusMessage::CommitQc(qc) => vec![Certificate::Commit(qc.clone())],
+        ConsensusMessage::Prepare(..) | ConsensusMessage::Evidence(..) => Vec::new(),
+    }
+}
+
+fn carried_by_proposal(proposal: &Proposal) -> Vec<Certificate> {
+    let header = &proposal.block.header;
+    let mut carried = Vec::new();
+    match &header.justify {
+        Justify::Genesis => {}
+        Justify::Prepare(qc) => carried.push(Certificate::Prepare(qc.clone())),
+        Justify::EpochBoundary(qc) => carried.push(Certificate::Commit(qc.clone())),
+    }
+    carried.extend(header.timeout.iter().cloned().map(Certificate::Timeout));
+    carried.extend(header.last_commit.iter().cloned().map(Certificate::Commit));
+    if let Some(again) = &proposal.again {
+        carried.push(Certificate::Prepare(again.source.clone()));
+        carried.extend(again.timeout.iter().cloned().map(Certificate::Timeout));
+    }
+    carried
 }

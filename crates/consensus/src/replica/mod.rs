@@ -38,7 +38,7 @@ use types::genesis::Timing;
 use types::message::Reproposal;
 use types::{
     Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, EpochSchedule, FetchResponse,
-    Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View,
+    Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View, Witness,
 };
 
 pub use guard::WaitStatus;
@@ -616,7 +616,7 @@ impl Replica {
             ConsensusMessage::Qc(qc) => self.on_certificate(now, from, Certificate::Prepare(qc)),
             ConsensusMessage::Tc(tc) => self.on_certificate(now, from, Certificate::Timeout(tc)),
             ConsensusMessage::CommitQc(qc) => self.on_certificate(now, from, Certificate::Commit(qc)),
-            ConsensusMessage::Evidence(_, evidence) => self.on_evidence(now, from, *evidence),
+            ConsensusMessage::Evidence(epoch, evidence) => self.on_evidence(now, epoch, from, *evidence),
         }
     }
 
@@ -697,6 +697,25 @@ enum Certificate {
     Prepare(Qc),
     Timeout(types::Tc),
     Commit(CommitQc),
+}
+
+impl Certificate {
+    /// What it proves, with its epoch.
+    fn witness(&self) -> (Epoch, Witness) {
+        match self {
+            Self::Prepare(qc) => (qc.epoch, qc.into()),
+            Self::Timeout(tc) => (tc.epoch, tc.into()),
+            Self::Commit(qc) => (qc.epoch, qc.into()),
+        }
+    }
+
+    fn verify(&self, set: &ValidatorSet, domain: &Domain) -> bool {
+        match self {
+            Self::Prepare(qc) => qc.verify(set, domain).is_ok(),
+            Self::Timeout(tc) => tc.verify(set, domain).is_ok(),
+            Self::Commit(qc) => qc.verify(set, domain).is_ok(),
+        }
+    }
 }
 
 /// Hashes of certificates that verified, so that the same bytes are checked once.

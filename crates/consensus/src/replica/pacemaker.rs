@@ -201,10 +201,12 @@ impl Replica {
         let statement = timeout.signed.statement;
         let named = timeout.high_qc.as_ref().map_or(View::ZERO, Qc::view);
         let sane = statement.high_qc_view <= statement.view && statement.last_prepared_view <= statement.view;
+        if timeout.signed.signer == from {
+            self.observe(Witness::Timeout(timeout.signed.clone()), Trust::Claimed);
+        }
         if timeout.signed.signer != from || named != statement.high_qc_view || !sane {
             return self.misbehaved(from, "sent a timeout that is malformed or not its own");
         }
-        self.observe(Witness::Timeout(timeout.signed.clone()), Trust::Claimed);
         if let Some(qc) = &timeout.high_qc {
             match self.qcs.get(&qc.view()) {
                 // Another certificate for the same link is as good, and verified.

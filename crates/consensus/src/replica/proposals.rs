@@ -154,7 +154,9 @@ impl Replica {
             }
             return;
         }
-        self.observe_header(&block.header);
+        // Of a block that is proposed again, nobody here checked the header's certificates: a quorum did.
+        let trust = if again.is_some() { Trust::Claimed } else { Trust::Verified };
+        self.observe_header(&block.header, trust);
         let Header { justify, timeout, last_commit, .. } = block.header.clone();
         if self.tree.insert(hash, block.clone()) {
             self.ready.record(Record::Block(block));
@@ -165,6 +167,8 @@ impl Replica {
         // What the proposal carries is processed before the vote on it (C-4.3).
         if let Some(again) = again {
             self.again.insert(view, again.clone());
+            self.observe((&again.source).into(), Trust::Verified);
+            again.timeout.iter().for_each(|tc| self.observe(tc.into(), Trust::Verified));
             self.learn_qc(now, again.source);
             if let Some(tc) = again.timeout {
                 self.learn_tc(now, tc);

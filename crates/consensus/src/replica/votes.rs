@@ -13,10 +13,13 @@ use types::{
 impl Replica {
     pub(super) fn on_prepare(&mut self, now: Now, from: ValidatorIndex, vote: Prepare) {
         let PrepareVote { source_view, target_view, .. } = vote.statement;
+        // What it signed may convict it, whatever else is wrong with the message.
+        if vote.signer == from {
+            self.observe(Witness::Prepare(vote.clone()), Trust::Claimed);
+        }
         if vote.signer != from || source_view >= target_view {
             return self.misbehaved(from, "sent a prepare vote that is malformed or not its own");
         }
-        self.observe(Witness::Prepare(vote.clone()), Trust::Claimed);
         if self.in_window(target_view) {
             self.count_prepare(now, vote);
         }
@@ -48,11 +51,13 @@ impl Replica {
         let CommitVote { view, height, block_hash } = commit.signed.statement;
         let answers = (commit.qc.vote.target_view, commit.qc.vote.height, commit.qc.vote.block_hash)
             == (view, height, block_hash);
+        if commit.signed.signer == from {
+            self.observe(Witness::Commit(commit.signed.clone()), Trust::Claimed);
+        }
         if commit.signed.signer != from || !answers {
             return self
                 .misbehaved(from, "sent a commit vote that is not its own or answers another certificate");
         }
-        self.observe(Witness::Commit(commit.signed.clone()), Trust::Claimed);
         // A certificate for the same link that is known already need not be verified again.
         let known = self.qcs.get(&view).is_some_and(|qc| qc.vote == commit.qc.vote);
         if !known {

@@ -262,7 +262,8 @@ impl MeshHandle {
 
     // Inputs.
 
-    /// Sets who counts as a validator: the members of all `sets`, usually of this epoch and the next. Connections stay;
+    /// Sets who counts as a validator: the members of all `sets`, usually of this epoch, the next and the one before, the
+    /// one that counts most first. Connections stay;
     /// peers that gain or lose their place are reported. This node speaks with the first of its own keys that is in a
     /// set; when that becomes another one, its connections are made anew.
     pub fn set_validators(&self, sets: &[Arc<ValidatorSet>]) {

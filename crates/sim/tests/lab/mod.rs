@@ -404,7 +404,10 @@ impl Lab {
     }
 
     pub fn qc(&self, block: &Block, signers: &[usize]) -> Qc {
-        let vote = Self::link(block);
+        self.qc_of(Self::link(block), signers)
+    }
+
+    pub fn qc_of(&self, vote: PrepareVote, signers: &[usize]) -> Qc {
         let (signers, signature) = self.sum(vote, signers);
         Qc { epoch: self.set.epoch(), vote, signers, signature }
     }
