@@ -89,6 +89,11 @@ impl Checks {
         take_one(&mut self.statements, by, CHECKS_PER_VIEW)
     }
 
+    /// Whether a certificate of the epoch before that `by` sends may still be checked.
+    pub fn hears(&self, by: &PublicKey) -> bool {
+        self.certificates.get(by).is_none_or(|count| *count < LATE_CERTIFICATES_PER_VIEW)
+    }
+
     /// Takes the check of a certificate of the epoch before that `by` sent, if one is left.
     pub fn late_certificate_of(&mut self, by: PublicKey) -> bool {
         take_one(&mut self.certificates, by, LATE_CERTIFICATES_PER_VIEW)
@@ -113,7 +118,7 @@ struct Proof {
 pub enum Trust {
     /// Its signatures were verified.
     Verified,
-    /// Not verified, and nobody but its authors can have made it up: a vote from its author, or a certificate in a
+    /// Not verified, and no single liar can have made it up for others: a vote from its author, or a certificate in a
     /// block that a quorum has certified.
     Claimed,
 }

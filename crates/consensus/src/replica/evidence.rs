@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use types::{
     B256, Block, Commit, ConsensusMessage, Domain, Epoch, Evidence, Header, Height, Justify, Proposal,
-    PublicKey, RejectionCode, Timeout, ValidatorIndex, ValidatorSet, View, Witness,
+    PublicKey, RejectionCode, Tc, Timeout, ValidatorIndex, ValidatorSet, View, Witness,
 };
 
 /// Evidence of peers that waits to be checked in the same step.
@@ -189,7 +189,8 @@ impl Replica {
         let domain = Domain { epoch: epoch.get(), ..self.domain };
         let judge = Judge { set, domain: &domain, view: former.view };
         checks.enter(self.set.epoch(), view);
-        if !former.watch.is_news(judge, &witness) || !checks.late_certificate_of(*sender) {
+        let looks = checks.hears(sender) && former.watch.is_news(judge, &witness);
+        if !looks || !checks.late_certificate_of(*sender) {
             return;
         }
         if certificate.verify(set, &domain) {
@@ -400,7 +401,7 @@ fn carried(message: &ConsensusMessage) -> Vec<Certificate> {
         ConsensusMessage::Commit(_, Commit { qc, .. }) => vec![prepare(qc)],
         ConsensusMessage::Timeout(_, Timeout { high_qc, .. }) => high_qc.iter().map(prepare).collect(),
         ConsensusMessage::Qc(qc) => vec![prepare(qc)],
-        ConsensusMessage::Tc(tc) => vec![Certificate::Timeout(tc.clone())],
+        ConsensusMessage::Tc(tc) => with_high_qc(tc),
         ConsensusMessage::CommitQc(qc) => vec![Certificate::Commit(qc.clone())],
         ConsensusMessage::Prepare(..) | ConsensusMessage::Evidence(..) => Vec::new(),
     }
@@ -414,11 +415,16 @@ fn carried_by_proposal(proposal: &Proposal) -> Vec<Certificate> {
         Justify::Prepare(qc) => carried.push(Certificate::Prepare(qc.clone())),
         Justify::EpochBoundary(qc) => carried.push(Certificate::Commit(qc.clone())),
     }
-    carried.extend(header.timeout.iter().cloned().map(Certificate::Timeout));
+    carried.extend(header.timeout.iter().flat_map(with_high_qc));
     carried.extend(header.last_commit.iter().cloned().map(Certificate::Commit));
     if let Some(again) = &proposal.again {
         carried.push(Certificate::Prepare(again.source.clone()));
-        carried.extend(again.timeout.iter().cloned().map(Certificate::Timeout));
+        carried.extend(again.timeout.iter().flat_map(with_high_qc));
     }
     carried
+}
+
+fn with_high_qc(tc: &Tc) -> Vec<Certificate> {
+    let high_qc = tc.high_qc.iter().cloned().map(Certificate::Prepare);
+    std::iter::once(Certificate::Timeout(tc.clone())).chain(high_qc).collect()
 }
