@@ -308,6 +308,31 @@ fn after_a_restart_the_epoch_before_is_watched_anew_and_who_was_convicted_stays_
 }
 
 #[test]
+fn two_epochs_later_nobody_looks_at_it_any_more() {
+    let (mut lab, chain) = at_the_boundary();
+    let [first, second] = [1, 2].map(|block| prepare(&lab, LIAR, 5, block));
+    lab.receive(LIAR, first);
+    end_epoch(&mut lab, &chain);
+    let root = lab.commit_qc(&chain[3].0, &REST);
+    let (messages, commit) = in_second_epoch(&mut lab, &root, |lab| {
+        let chain = lab.chain(4);
+        let message = |(block, qc): &(Block, Qc)| (block.header.proposer, lab.proposal(block), qc.clone());
+        let messages: Vec<_> = chain.iter().map(message).collect();
+        (messages, lab.commit_qc(&chain[3].0, &REST))
+    });
+    for (by, proposal, qc) in messages {
+        lab.receive(by.get() as usize, proposal);
+        lab.receive(1, ConsensusMessage::Qc(qc));
+    }
+    lab.receive(1, ConsensusMessage::CommitQc(commit));
+    assert_eq!((lab.me().epoch(), lab.height()), (Epoch::new(2), 8));
+    lab.sent.clear();
+    lab.receive(LIAR, second);
+    assert!(lab.me().evidence_pending().is_empty());
+    assert_eq!(lab.messages().count(), 0);
+}
+
+#[test]
 fn evidence_of_peers_that_are_an_epoch_behind_or_ahead_is_taken() {
     let pair = |lab: &Lab, by: usize| {
         let vote = |block: u8| ProposalVote { view: view(3), block_hash: B256::repeat_byte(block) };
