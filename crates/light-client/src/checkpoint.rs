@@ -1,6 +1,8 @@
 //! What a client starts from.
 
 use serde::{Deserialize, Serialize};
+use types::genesis::UNBONDING_EPOCHS_MAX;
+use types::limits::EVIDENCE_EPOCHS_MAX;
 use types::{
     B256, Epoch, EpochSchedule, Genesis, GenesisError, Height, QuorumRule, Validator, ValidatorSet,
     ValidatorSetError,
@@ -8,6 +10,9 @@ use types::{
 
 /// Bytes of a checkpoint file: 1,024 validators fit several times.
 pub const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
+
+/// Epochs for which a checkpoint is trusted that does not say how long stake stays bound: the least of any chain.
+pub const TRUST_EPOCHS_MIN: u64 = EVIDENCE_EPOCHS_MAX;
 
 /// A block that is taken to be final, and the validators of its epoch. Whoever is given one has to trust who gives it;
 /// everything after it is proven.
@@ -22,6 +27,9 @@ pub struct Checkpoint {
     pub epoch_length: u64,
     /// Stake a certificate needs.
     pub quorum: QuorumRule,
+    /// Epochs for which stake stays bound after it lost its weight: as long as that, the checkpoint is trusted.
+    #[serde(default = "least_unbonding_epochs")]
+    pub unbonding_epochs: u64,
     /// Epoch of the block.
     pub epoch: Epoch,
     /// Its height; 0 for the genesis.
@@ -40,6 +48,11 @@ pub struct Checkpoint {
     pub next_validator_set_id: Option<B256>,
     /// The epoch's validators in canonical order.
     pub validators: Vec<Validator>,
+}
+
+/// Of checkpoint files that were written before they said it.
+const fn least_unbonding_epochs() -> u64 {
+    TRUST_EPOCHS_MIN
 }
 
 /// Why a checkpoint is none.
@@ -67,6 +80,15 @@ pub enum CheckpointError {
     /// An epoch has at least one height.
     #[error("checkpoint with an epoch length of 0")]
     NoEpochs,
+    /// No chain binds stake for so short or so long.
+    #[error(
+        "checkpoint of a chain that binds stake for {found} epochs, must be from {TRUST_EPOCHS_MIN} to \
+         {UNBONDING_EPOCHS_MAX}"
+    )]
+    UnbondingEpochs {
+        /// What it says.
+        found: u64,
+    },
     /// Block 0 is the genesis.
     #[error("checkpoint of height 0 names block {found}, the genesis is {expected}")]
     NotGenesis {
@@ -100,6 +122,7 @@ impl Checkpoint {
             genesis_hash: genesis.hash(),
             epoch_length: genesis.tandem.epoch_length,
             quorum: genesis.tandem.quorum,
+            unbonding_epochs: genesis.tandem.staking.unbonding_epochs,
             epoch: set.epoch(),
             height: Height::ZERO,
             block_hash: genesis.hash(),
@@ -133,6 +156,9 @@ impl Checkpoint {
     pub(crate) fn check(&self, set: &ValidatorSet) -> Result<(), CheckpointError> {
         if self.epoch_length == 0 {
             return Err(CheckpointError::NoEpochs);
+        }
+        if !(TRUST_EPOCHS_MIN..=UNBONDING_EPOCHS_MAX).contains(&self.unbonding_epochs) {
+            return Err(CheckpointError::UnbondingEpochs { found: self.unbonding_epochs });
         }
         let expected = self.schedule().epoch_of(self.height);
         if self.epoch != expected || set.epoch() != expected {

@@ -5,14 +5,10 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::fork::Fork;
 use crate::refusal::Refusal;
 use borsh::{BorshDeserialize, BorshSerialize};
-use types::limits::{EVIDENCE_EPOCHS_MAX, HEADER_BYTES_MAX};
+use types::limits::HEADER_BYTES_MAX;
 use types::{
     B256, CertificateError, CommitQc, Domain, Epoch, EpochSchedule, Header, Height, Validator, ValidatorSet,
 };
-
-/// Epochs for which a checkpoint is trusted unless the caller says otherwise: as long as evidence against its validators
-/// can be executed, so that signing another history costs them their stake.
-pub const TRUST_PERIOD_EPOCHS: u64 = EVIDENCE_EPOCHS_MAX;
 
 /// A header that is said to be final, with what proves it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -74,7 +70,7 @@ pub struct LightClient {
 }
 
 impl LightClient {
-    /// A client that trusts `checkpoint`, for [`TRUST_PERIOD_EPOCHS`].
+    /// A client that trusts `checkpoint`, for as many epochs as its chain binds stake.
     pub fn new(checkpoint: Checkpoint) -> Result<Self, CheckpointError> {
         let set = checkpoint.set()?;
         Self::with_set(checkpoint, set)
@@ -102,7 +98,7 @@ impl LightClient {
             },
             last: None,
             trusted: checkpoint.epoch,
-            trust_period: TRUST_PERIOD_EPOCHS,
+            trust_period: checkpoint.unbonding_epochs,
             checkpoint,
         })
     }
@@ -194,7 +190,8 @@ impl LightClient {
     pub fn check_trust(&self, present: Epoch) -> Result<(), Refusal> {
         let last = Epoch::new(self.trusted.get().saturating_add(self.trust_period));
         if present > last {
-            return Err(Refusal::TrustExpired { trusted: self.trusted, last, found: present });
+            let (trusted, period) = (self.trusted, self.trust_period);
+            return Err(Refusal::TrustExpired { trusted, period, last, found: present });
         }
         Ok(())
     }

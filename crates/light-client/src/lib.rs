@@ -21,7 +21,7 @@ mod fork;
 mod refusal;
 
 pub use ancestors::Ancestors;
-pub use checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointError};
-pub use client::{LightClient, Proven, TRUST_PERIOD_EPOCHS, Update};
+pub use checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointError, TRUST_EPOCHS_MIN};
+pub use client::{LightClient, Proven, Update};
 pub use fork::Fork;
 pub use refusal::Refusal;

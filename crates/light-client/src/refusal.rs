@@ -169,13 +169,16 @@ pub enum Refusal {
     },
     /// The checkpoint is older than stake stays bound: those who signed for it may have nothing to lose by now.
     #[error(
-        "trust in epoch {trusted} ends with epoch {last}, this is epoch {found}: validators of that time may have taken \
-         their stake out; get a newer checkpoint from somebody you trust"
+        "trust in epoch {trusted} ends with epoch {last}, after {period} epochs, and this is epoch {found}: validators of \
+         epoch {trusted} may have taken their stake out and lose nothing by signing another history; get a newer \
+         checkpoint from somebody you trust"
     )]
     TrustExpired {
         /// Epoch that was trusted.
         trusted: Epoch,
-        /// Last epoch it is trusted for.
+        /// Epochs it is trusted for.
+        period: u64,
+        /// The last of them.
         last: Epoch,
         /// Epoch of the header, or the one the caller takes to be the present.
         found: Epoch,

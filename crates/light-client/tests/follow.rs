@@ -380,17 +380,56 @@ fn trust_ends_after_its_period_unless_it_is_renewed() {
     for epoch in 1..=3 {
         client.apply(&chain.update(epoch * EPOCH_LENGTH)).unwrap();
     }
-    let expired =
-        |found| Refusal::TrustExpired { trusted: Epoch::ZERO, last: Epoch::new(2), found: Epoch::new(found) };
+    let expired = |found| Refusal::TrustExpired {
+        trusted: Epoch::ZERO,
+        period: 2,
+        last: Epoch::new(2),
+        found: Epoch::new(found),
+    };
     assert_eq!(refused(&client, &chain.update(13)), expired(3));
     assert_eq!(client.check_trust(Epoch::new(2)), Ok(()));
     assert_eq!(client.check_trust(Epoch::new(8)), Err(expired(8)));
     client.renew_trust();
     assert!(client.apply(&chain.update(13)).is_ok());
     assert_eq!(client.check_trust(Epoch::new(4)), Ok(()));
-    let by_default = LightClient::with_set(chain.genesis(), (*chain.sets[0]).clone()).unwrap();
-    assert!(by_default.check_trust(Epoch::new(light_client::TRUST_PERIOD_EPOCHS)).is_ok());
-    assert!(by_default.check_trust(Epoch::new(light_client::TRUST_PERIOD_EPOCHS + 1)).is_err());
+}
+
+#[test]
+fn trust_lasts_as_long_as_the_chain_binds_stake_also_from_later_checkpoints() {
+    let chain = Chain::new(Keys::Simulated, 9);
+    let start = |checkpoint| LightClient::with_set(checkpoint, (*chain.sets[0]).clone());
+    for unbonding_epochs in [4, 5, 16, 1024] {
+        let client = start(Checkpoint { unbonding_epochs, ..chain.genesis() }).unwrap();
+        assert_eq!(client.check_trust(Epoch::new(unbonding_epochs)), Ok(()));
+        let refusal = client.check_trust(Epoch::new(unbonding_epochs + 1)).unwrap_err().to_string();
+        let says =
+            format!("ends with epoch {unbonding_epochs}, after {unbonding_epochs} epochs, and this is epoch");
+        assert!(refusal.contains(&says), "{refusal}");
+        assert_eq!(client.checkpoint().unbonding_epochs, unbonding_epochs);
+    }
+    for found in [0, 3, 1025, u64::MAX] {
+        let refused = start(Checkpoint { unbonding_epochs: found, ..chain.genesis() }).unwrap_err();
+        assert_eq!(refused, CheckpointError::UnbondingEpochs { found });
+    }
+    // Followed over more epochs than the period, the trust is that in the start; a new start begins it anew.
+    let mut client = start(Checkpoint { unbonding_epochs: 4, ..chain.genesis() }).unwrap();
+    for epoch in 1..=5 {
+        client.apply(&chain.update(epoch * EPOCH_LENGTH)).unwrap();
+    }
+    assert!(matches!(refused(&client, &chain.update(21)), Refusal::TrustExpired { period: 4, .. }));
+    let mut later = LightClient::with_set(client.checkpoint(), (*chain.sets[4]).clone()).unwrap();
+    assert!(later.apply(&chain.update(21)).is_ok());
+}
+
+#[test]
+fn a_checkpoint_takes_the_period_from_its_genesis_and_an_old_file_means_the_least() {
+    let chain = Chain::new(Keys::Real, 1);
+    let text = serde_json::to_string(&chain.genesis()).unwrap();
+    assert_eq!(Checkpoint::parse(&text).unwrap().unbonding_epochs, chain.genesis().unbonding_epochs);
+    let field = format!(r#""unbonding_epochs":{},"#, chain.genesis().unbonding_epochs);
+    assert!(text.contains(&field), "{text}");
+    let old = Checkpoint::parse(&text.replace(&field, "")).unwrap();
+    assert_eq!(old.unbonding_epochs, light_client::TRUST_EPOCHS_MIN);
 }
 
 // Ancestors.

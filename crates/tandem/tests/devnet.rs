@@ -392,7 +392,7 @@ fn a_node_is_proven_right_over_epochs_and_a_lying_one_is_caught() {
     assert_eq!(code, Some(0), "{errors}");
 
     // A hash is a checkpoint too, and what is below it is proven by parent hashes.
-    let (code, lines, errors) = verify(&["--from", hash, "--rpc", &rest, "--height", "6", old]);
+    let (code, lines, errors) = verify(&["--from", hash, "--rpc", &rest, "--height", "6"]);
     assert_eq!(code, Some(0), "{errors}");
     let sixth = get(node, "/consensus/v1/headers/6").unwrap();
     assert_eq!(lines.last().unwrap()["proven"]["state_hash"], sixth["state_hash"]);
@@ -410,7 +410,11 @@ fn a_node_is_proven_right_over_epochs_and_a_lying_one_is_caught() {
     // Trust that is too old, and a height that does not exist.
     let (code, _, errors) = verify(&["--from", &trusted, "--rpc", &rest, "--trust-epochs", "1"]);
     assert_eq!(code, Some(3), "{errors}");
-    assert!(errors.contains("trust in epoch 0 ends with epoch 1"), "{errors}");
+    assert!(
+        errors.contains("trust in epoch 0 ends with epoch 1, after 1 epochs, and this is epoch 2"),
+        "{errors}"
+    );
+    assert!(errors.contains("--accept-old-checkpoint") && !errors.contains("warning"), "{errors}");
     let (code, _, errors) = verify(&["--from", &trusted, "--rpc", &rest, old, "--height", "1000000"]);
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("404"), "{errors}");

@@ -81,6 +81,22 @@ fn a_keystore_is_made_inspected_exported_and_imported_and_opens_with_its_passwor
 }
 
 /// The two processes of a node, ended with the test.
+#[test]
+fn a_genesis_says_for_how_many_epochs_its_checkpoint_is_trusted() {
+    let home = home_with_keystore();
+    let home = home.path();
+    done(home, &["genesis", "new", "--validator", "validator.pub.json", "--chain-id", "4242"]);
+    let path = home.join("genesis.json");
+    let mut genesis: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for epochs in [16, 7] {
+        genesis["tandem"]["staking"]["unbonding_epochs"] = epochs.into();
+        std::fs::write(&path, genesis.to_string()).unwrap();
+        let checkpoint = done(home, &["verify", "checkpoint", "--genesis", "genesis.json"]);
+        let checkpoint: Value = serde_json::from_str(&checkpoint).unwrap();
+        assert_eq!(checkpoint["unbonding_epochs"], epochs);
+    }
+}
+
 struct Node {
     processes: Vec<Child>,
     rest: u16,

@@ -141,8 +141,8 @@ impl Default for Staking {
 
 /// Most validators that may be registered at one time: the work of computing a set.
 const CANDIDATES_MAX: u64 = 2048;
-/// Most epochs whose sets are kept.
-const UNBONDING_EPOCHS_MAX: u64 = 1024;
+/// Most epochs whose sets are kept, and for which stake can be bound.
+pub const UNBONDING_EPOCHS_MAX: u64 = 1024;
 
 impl Staking {
     fn check(&self, validators: &[GenesisValidator]) -> Result<(), GenesisError> {

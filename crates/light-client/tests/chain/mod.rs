@@ -143,6 +143,7 @@ impl Chain {
             genesis_hash: GENESIS,
             epoch_length: EPOCH_LENGTH,
             quorum: QuorumRule::default(),
+            unbonding_epochs: 16,
             epoch: Epoch::ZERO,
             height: Height::ZERO,
             block_hash: GENESIS,

@@ -6,7 +6,7 @@ mod server;
 use crate::error::{CliError, CliResult};
 use crate::files;
 use crate::http::Url;
-use light_client::{CHECKPOINT_BYTES_MAX, Checkpoint, LightClient, Proven, Refusal, TRUST_PERIOD_EPOCHS};
+use light_client::{CHECKPOINT_BYTES_MAX, Checkpoint, LightClient, Proven, Refusal};
 use serde_json::json;
 use server::{Server, Trouble};
 use std::path::{Path, PathBuf};
@@ -60,10 +60,11 @@ struct Follow {
     /// How old the head may be, in seconds, by this machine's clock; longer than the chain's longest pause.
     #[arg(long, default_value_t = 600)]
     max_age: u64,
-    /// Epochs for which the checkpoint is trusted: no longer than stake stays bound.
-    #[arg(long, default_value_t = TRUST_PERIOD_EPOCHS)]
-    trust_epochs: u64,
-    /// Trust the checkpoint however old it is.
+    /// Epochs for which the checkpoint is trusted. Unless given: as long as the chain binds stake (unbonding_epochs in
+    /// the checkpoint, from the genesis); a block hash does not say that and is trusted for 4.
+    #[arg(long)]
+    trust_epochs: Option<u64>,
+    /// Trust the checkpoint however old it is, with a warning where stake may be gone.
     #[arg(long, conflicts_with = "trust_epochs")]
     accept_old_checkpoint: bool,
     /// Write what was proven as a new checkpoint, replacing the file.
@@ -144,11 +145,13 @@ impl Follow {
             From::File(path) => read_checkpoint(path)?,
             From::Block(hash) => server.checkpoint_of(*hash).await.map_err(|trouble| self.failed(trouble))?,
         };
-        let periods = if self.accept_old_checkpoint { u64::MAX } else { self.trust_epochs };
+        let (trusted, bound) = (checkpoint.epoch, checkpoint.unbonding_epochs);
+        let period = if self.accept_old_checkpoint { u64::MAX } else { self.trust_epochs.unwrap_or(bound) };
         let client = LightClient::new(checkpoint).map_err(|error| CliError::new(error.to_string()))?;
-        let mut client = client.trusting_for(periods);
+        let mut client = client.trusting_for(period);
         self.say_start(&client.head());
         let proven = self.prove(&mut client, &mut server).await.map_err(|trouble| self.failed(trouble))?;
+        warn_of_age(trusted, bound, client.head().epoch);
         self.say_proven(&proven);
         match &self.out {
             Some(path) => write_checkpoint(path, &client.checkpoint()),
@@ -226,6 +229,12 @@ impl Follow {
         {
             eprintln!("warning: {error}");
         }
+        if let Refusal::TrustExpired { .. } = refusal {
+            // Not the server's fault.
+            return Trouble::Refused(format!(
+                "height {height} is not proven: {refusal} (or pass --accept-old-checkpoint to trust this one all the same)"
+            ));
+        }
         server.refused(&format!("its update for height {height}"), refusal)
     }
 
@@ -274,6 +283,17 @@ impl Follow {
         }
         let state = state_hash.map_or_else(|| "of the genesis".to_owned(), |hash| hash.to_string());
         println!("proven   epoch {epoch}, height {height}, block {block_hash}, state {state}");
+    }
+}
+
+/// Says when more was trusted than the chain's stake stands for.
+fn warn_of_age(trusted: Epoch, bound: u64, reached: Epoch) {
+    let age = reached.get().saturating_sub(trusted.get());
+    if age > bound {
+        eprintln!(
+            "warning: the checkpoint is of epoch {trusted}, {age} epochs before epoch {reached}, and stake is known to stay \
+             bound for {bound}: whoever voted then may have taken it out and lose nothing by signing another history"
+        );
     }
 }
 

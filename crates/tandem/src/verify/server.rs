@@ -2,7 +2,7 @@
 
 use crate::http::{Connection, Url};
 use alloy_primitives::hex;
-use light_client::{Checkpoint, Refusal, Update};
+use light_client::{Checkpoint, Refusal, TRUST_EPOCHS_MIN, Update};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -124,6 +124,8 @@ impl Server {
             genesis_hash: genesis.hash,
             epoch_length,
             quorum,
+            // No hash binds what the server would say.
+            unbonding_epochs: TRUST_EPOCHS_MIN,
             epoch: header.epoch,
             height: header.height,
             block_hash: trusted,
