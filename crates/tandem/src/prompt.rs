@@ -1,10 +1,14 @@
-//! Passwords typed by a person: never shown, never empty.
+//! Passwords typed by a person: never shown, never empty, never half of what was meant.
+//!
+//! While it asks, the terminal hands every key over at once and makes no signal of any: so whatever ends the question,
+//! Ctrl-C included, the terminal is first made what it was. Only a signal from elsewhere can end the process before.
 
 use crate::error::{CliError, CliResult};
 use keystore::{PASSWORD_BYTES_MAX, Password};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::process::{Signal, kill_current_process_group};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -37,42 +41,108 @@ fn checked(text: &str) -> CliResult<Password> {
     Password::new(text).map_err(|error| CliError::new(error.to_string()))
 }
 
+/// How a question ended.
+enum Answer {
+    /// With a line.
+    Line(Zeroizing<Vec<u8>>),
+    /// With Ctrl-D, or with the terminal itself.
+    Ended,
+    /// With Ctrl-C or Ctrl-\.
+    Interrupted,
+}
+
 /// A line from the terminal, which does not show it.
 fn ask(question: &str) -> CliResult<Zeroizing<String>> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
     let mut terminal = terminal.map_err(|_| CliError::new(HOW_ELSE))?;
     let failed = CliError::while_trying("ask for a password");
-    let line = ask_on(&mut terminal, question).map_err(failed)?;
-    let text =
-        String::from_utf8(line.to_vec()).map_err(|_| CliError::new("the password is not UTF-8 text"))?;
-    Ok(Zeroizing::new(text))
-}
-
-fn ask_on(terminal: &mut File, question: &str) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    terminal.write_all(question.as_bytes())?;
-    let shown = tcgetattr(&*terminal)?;
-    let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&*terminal, OptionalActions::Flush, &hidden)?;
-    let line = read_line(terminal);
-    restore(terminal, &shown)?;
-    terminal.write_all(b"\n")?;
-    line
-}
-
-fn restore(terminal: &File, shown: &Termios) -> std::io::Result<()> {
-    Ok(tcsetattr(terminal, OptionalActions::Flush, shown)?)
-}
-
-/// Byte by byte, without a buffer that would keep a copy.
-fn read_line(terminal: &mut File) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX + 1));
-    let mut byte = Zeroizing::new([0]);
-    while terminal.read(&mut *byte)? == 1 && byte[0] != b'\n' {
-        if line.len() > PASSWORD_BYTES_MAX {
-            return Err(std::io::Error::other(format!("more than {PASSWORD_BYTES_MAX} bytes")));
+    match ask_on(&mut terminal, question).map_err(failed)? {
+        Answer::Line(line) => match std::str::from_utf8(&line) {
+            Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+            Err(_) => Err(CliError::new("the password is not UTF-8 text")),
+        },
+        Answer::Ended => {
+            Err(CliError::new("the input ended before the password was complete; nothing was written"))
         }
-        line.push(byte[0]);
+        Answer::Interrupted => {
+            // What the terminal would have done by itself: a script that waits for this process ends as well.
+            kill_current_process_group(Signal::INT).map_err(CliError::while_trying("end"))?;
+            // Whoever has the signal ignored gets here.
+            Err(CliError::new("interrupted; nothing was written"))
+        }
     }
-    Ok(line)
+}
+
+/// Whoever sees the question finds the terminal hidden already: nothing typed in answer is shown or lost.
+fn ask_on(terminal: &mut File, question: &str) -> io::Result<Answer> {
+    let keys = terminal.try_clone()?;
+    let hidden = Hidden::new(terminal)?;
+    (&*hidden.terminal).write_all(question.as_bytes())?;
+    let answer = read_answer(keys, &hidden.shown)?;
+    (&*hidden.terminal).write_all(b"\n")?;
+    Ok(answer)
+}
+
+/// A terminal that shows nothing of what is typed, until this is dropped.
+struct Hidden<'a> {
+    terminal: &'a File,
+    /// As it was before.
+    shown: Termios,
+}
+
+impl<'a> Hidden<'a> {
+    fn new(terminal: &'a File) -> io::Result<Self> {
+        let shown = tcgetattr(terminal)?;
+        let mut modes = shown.clone();
+        modes
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
+        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        let hidden = Self { terminal, shown };
+        // What was typed before the question was not meant for it.
+        tcsetattr(terminal, OptionalActions::Flush, &modes)?;
+        Ok(hidden)
+    }
+}
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        // A terminal that is gone cannot be restored, and needs not be.
+        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.shown);
+    }
+}
+
+/// Key by key, without a buffer that would keep a copy.
+fn read_answer(mut keys: impl Read, shown: &Termios) -> io::Result<Answer> {
+    let mut line = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX + 1));
+    let mut key = Zeroizing::new([0]);
+    // A code of 0 is a function that this terminal does not have.
+    let is = |key: u8, code: SpecialCodeIndex| key != 0 && key == shown.special_codes[code];
+    loop {
+        match keys.read(&mut *key) {
+            Ok(0) => return Ok(Answer::Ended),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        match key[0] {
+            b'\n' | b'\r' => return Ok(Answer::Line(line)),
+            key if is(key, SpecialCodeIndex::VEOF) => return Ok(Answer::Ended),
+            key if is(key, SpecialCodeIndex::VINTR) || is(key, SpecialCodeIndex::VQUIT) => {
+                return Ok(Answer::Interrupted);
+            }
+            key if is(key, SpecialCodeIndex::VKILL) => line.clear(),
+            key if is(key, SpecialCodeIndex::VERASE) || key == 0x08 || key == 0x7f => erase(&mut line),
+            _ if line.len() >= PASSWORD_BYTES_MAX => {
+                return Err(io::Error::other(format!("more than {PASSWORD_BYTES_MAX} bytes")));
+            }
+            key => line.push(key),
+        }
+    }
+}
+
+/// Takes one character back: in UTF-8, up to its first byte.
+fn erase(line: &mut Vec<u8>) {
+    while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }
