@@ -126,11 +126,15 @@ fn read_private(path: &Path, limit: u64, action: &'static str) -> Result<Zeroizi
     Ok(bytes)
 }
 
-/// Writes a new file with mode 0600.
+/// Writes a new file with mode 0600, whole or not at all.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let io = |source| Error::File { action: "write the validator key", path: path.into(), source };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| {
+        // Half a key is none, and would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+        io(error)
+    })
 }
 
 /// Reads a plain key file. Refused when others can read it, and when its two keys do not belong together: then it was

@@ -35,9 +35,11 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> CliResult {
         }
         Err(error) => return Err(CliError::while_trying(format!("create {}", path.display()))(error)),
     };
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(CliError::while_trying(format!("write {}", path.display())))
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| {
+        // What is not whole would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+        CliError::while_trying(format!("write {}", path.display()))(error)
+    })
 }
 
 /// Writes a file, replacing an older one in one step.
