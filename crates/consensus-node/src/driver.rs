@@ -20,6 +20,7 @@ use journal::Journal;
 use net::{HandshakeError, MeshEvent, MeshHandle, Penalty};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -159,6 +160,19 @@ impl Sources {
         (events, None)
     }
 
+    /// The answers of the executor and of fetches that wait and may share a step, and what ended the search.
+    fn gather_answers(&mut self) -> (VecDeque<Input>, Option<Event>) {
+        let mut inputs = VecDeque::new();
+        while inputs.len() < INPUTS_PER_STEP_MAX {
+            match self.inputs.try_recv() {
+                Ok(input) if reads_the_disk(&input) => return (inputs, Some(Event::Input(input))),
+                Ok(input) => inputs.push_back(input),
+                Err(_) => break,
+            }
+        }
+        (inputs, None)
+    }
+
     /// An input that is there already.
     fn waiting(&mut self) -> Option<Event> {
         if let Ok(input) = self.inputs.try_recv() {
@@ -205,6 +219,8 @@ pub(crate) struct Driver {
     pub mesh: MeshHandle,
     pub engine: mpsc::Sender<EngineCall>,
     pub inputs: mpsc::Sender<Input>,
+    /// When the executor last said that a block is final and durable, in milliseconds since 1970.
+    pub final_at_ms: Arc<AtomicU64>,
     /// Where fetches run.
     pub tasks: Handle,
     pub feed: Arc<Feed>,
@@ -288,6 +304,11 @@ impl Driver {
                         held = other;
                         let inputs = events.into_iter().filter_map(|event| state.input_of(event)).collect();
                         state.take(inputs);
+                        while state.verifies() {
+                            let answers =
+                                || if held.is_none() { sources.gather_answers() } else { Default::default() };
+                            held = state.verify(answers).or(held.take());
+                        }
                     }
                     Event::Garbage(from) => {
                         state.misbehaved(&from, Penalty::Malformed, "sent bytes that are no message")
@@ -336,29 +357,53 @@ impl State {
         self.ends_at.unwrap_or_else(|| self.driver.clock.instant(self.driver.replica.deadline()))
     }
 
-    /// Takes inputs and messages, as many as possible in one step. What the replica put off until they have led to
-    /// something follows in a step of its own: it takes longer than what they led to should wait.
+    /// Takes inputs and messages, as many as possible in one step.
     fn take(&mut self, mut inputs: VecDeque<Input>) {
         while !inputs.is_empty() && self.failure.is_none() {
-            self.step(&mut inputs);
-        }
-        if self.driver.replica.has_unverified() && self.failure.is_none() {
-            self.step(&mut [Input::Tick].into());
+            self.step(Ready::default(), &mut inputs);
         }
     }
 
-    /// Takes inputs up to an epoch's end: from there on indices mean another set.
-    fn step(&mut self, inputs: &mut VecDeque<Input>) {
-        if let Err(error) = self.try_step(inputs) {
-            let stay_s = FAILED_STAY.as_secs();
-            tracing::error!(%error, stay_s, "the disk failed: this node signs nothing any more and ends soon");
-            self.driver.metrics.disk_failed.set(1);
-            self.failure = Some(error);
-            self.ends_at = Some(Instant::now() + FAILED_STAY);
+    /// Whether a proposal waits for its signatures to be checked.
+    fn verifies(&self) -> bool {
+        self.driver.replica.has_unverified() && self.failure.is_none()
+    }
+
+    /// Checks the signatures of the proposal that waits, in a step of its own: it takes longer than what came together
+    /// with the proposal should wait. The executor has judged the block by the end of it, most of the time; then one
+    /// write covers the block and the vote. Gives back what ended the search for that answer.
+    fn verify(&mut self, answers: impl FnOnce() -> (VecDeque<Input>, Option<Event>)) -> Option<Event> {
+        let (mut ready, epoch) = (Ready::default(), self.driver.replica.epoch());
+        let checked = self.think(&mut ready, &mut [Input::Tick].into());
+        if let Err(error) = checked {
+            self.fail(error);
+            return None;
+        }
+        // What comes after an epoch's end waits until the end is durable.
+        let (mut inputs, held) =
+            if self.driver.replica.epoch() == epoch { answers() } else { Default::default() };
+        self.step(ready, &mut inputs);
+        self.take(inputs);
+        held
+    }
+
+    /// Takes inputs up to an epoch's end: from there on indices mean another set. `ready` is what went before and is
+    /// not done yet.
+    fn step(&mut self, ready: Ready, inputs: &mut VecDeque<Input>) {
+        if let Err(error) = self.try_step(ready, inputs) {
+            self.fail(error);
         }
         // Validators that an epoch made such, and which were linked before.
         let newcomers = std::mem::take(&mut self.newcomers);
         self.take(newcomers.into_iter().map(Input::Connected).collect());
+    }
+
+    fn fail(&mut self, error: DiskError) {
+        let stay_s = FAILED_STAY.as_secs();
+        tracing::error!(%error, stay_s, "the disk failed: this node signs nothing any more and ends soon");
+        self.driver.metrics.disk_failed.set(1);
+        self.failure = Some(error);
+        self.ends_at = Some(Instant::now() + FAILED_STAY);
     }
 
     fn link(&mut self, validator: PublicKey, up: bool) {
@@ -399,8 +444,23 @@ impl State {
     }
 
     /// Inputs, requests, disk, and only then the world (C-7).
-    fn try_step(&mut self, inputs: &mut VecDeque<Input>) -> Result<(), DiskError> {
-        let mut ready = Ready::default();
+    fn try_step(&mut self, mut ready: Ready, inputs: &mut VecDeque<Input>) -> Result<(), DiskError> {
+        self.think(&mut ready, inputs)?;
+        let writes = !ready.records().is_empty();
+        let begun = Instant::now();
+        let released = ready.persist(&mut self.driver.journal)?;
+        if writes {
+            self.driver.metrics.journal_fsync.observe(begun.elapsed().as_secs_f64());
+        }
+        for outbound in released {
+            self.release(outbound);
+        }
+        self.driver.replica.work_ahead();
+        self.publish();
+        Ok(())
+    }
+
+    fn think(&mut self, ready: &mut Ready, inputs: &mut VecDeque<Input>) -> Result<(), DiskError> {
         let epoch = self.driver.replica.epoch();
         self.driver.replica.expect(inputs.make_contiguous());
         while self.driver.replica.epoch() == epoch
@@ -413,17 +473,6 @@ impl State {
             }
             ready.append(more);
         }
-        let writes = !ready.records().is_empty();
-        let begun = Instant::now();
-        let released = ready.persist(&mut self.driver.journal)?;
-        if writes {
-            self.driver.metrics.journal_fsync.observe(begun.elapsed().as_secs_f64());
-        }
-        for outbound in released {
-            self.release(outbound);
-        }
-        self.driver.replica.work_ahead();
-        self.publish();
         Ok(())
     }
 
@@ -507,11 +556,11 @@ impl State {
         let metrics = &self.driver.metrics;
         match event {
             Told::Finalized { block, block_hash, commit } => {
-                let now = self.driver.clock.now();
+                let final_at_ms = self.driver.final_at_ms.load(Ordering::Relaxed);
                 let height = block.header.height;
                 let proven = self.driver.replica.commit_head().map_or(height, |qc| qc.vote.height);
                 if proven.get().saturating_sub(height.get()) <= CATCHING_UP_HEIGHTS {
-                    let age_ms = now.wall_ms.saturating_sub(block.header.timestamp_ms);
+                    let age_ms = final_at_ms.saturating_sub(block.header.timestamp_ms);
                     metrics.finality.observe(age_ms as f64 / 1000.0);
                 }
                 tracing::info!(%height, hash = %block_hash, bytes = block.payload.len(), "finalized");
@@ -520,7 +569,7 @@ impl State {
                     header: block.header.clone(),
                     payload_bytes: block.payload.len(),
                     commit,
-                    finalized_at_ms: Some(now.wall_ms),
+                    finalized_at_ms: Some(final_at_ms),
                 });
             }
             Told::View { view, missed } => {

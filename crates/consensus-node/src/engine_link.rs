@@ -6,6 +6,7 @@ use consensus::{EngineReply, Input};
 use engine_api::{EngineClient, EngineError, Health};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -57,11 +58,20 @@ struct Shared {
     client: EngineClient,
     inputs: mpsc::Sender<Input>,
     metrics: Arc<Metrics>,
+    /// When a block was last final and durable there. One at a time is made so, and the replica is told of it before it
+    /// asks for the next, so the thread that tells the world finds the right time here although it may be busy for
+    /// milliseconds when the answer comes.
+    final_at_ms: Arc<AtomicU64>,
 }
 
 impl EngineLink {
-    pub(crate) fn new(client: EngineClient, inputs: mpsc::Sender<Input>, metrics: Arc<Metrics>) -> Self {
-        let shared = Shared { client, inputs, metrics };
+    pub(crate) fn new(
+        client: EngineClient,
+        inputs: mpsc::Sender<Input>,
+        metrics: Arc<Metrics>,
+        final_at_ms: Arc<AtomicU64>,
+    ) -> Self {
+        let shared = Shared { client, inputs, metrics, final_at_ms };
         let (finalize, queue) = mpsc::channel(FINALIZE_MAX);
         let finalizer = AbortOnDropHandle::new(tokio::spawn(shared.clone().finalize_in_order(queue)));
         Self { shared, finalize, awaiting: None, _finalizer: finalizer }
@@ -148,6 +158,9 @@ impl Shared {
     async fn finalize_in_order(self, mut queue: mpsc::Receiver<Forkchoice>) {
         while let Some(forkchoice) = queue.recv().await {
             let result = self.timed("ForkchoiceUpdated", self.client.forkchoice_updated(&forkchoice)).await;
+            if result.is_ok() {
+                self.final_at_ms.store(crate::clock::wall_ms(), Ordering::Relaxed);
+            }
             self.reply(EngineReply::Finalized { block_hash: forkchoice.finalized, result }).await;
         }
     }

@@ -19,7 +19,8 @@ pub(crate) struct FinalBlock {
     pub payload_bytes: usize,
     /// Its own commit certificate, where it has one.
     pub commit: Option<CommitQc>,
-    /// When it became final here, in milliseconds since 1970; `None` when that was before this start.
+    /// When the executor said that it is final and durable there, in milliseconds since 1970; `None` when that was before
+    /// this start.
     pub finalized_at_ms: Option<u64>,
 }
 

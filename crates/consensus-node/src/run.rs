@@ -15,6 +15,7 @@ use net::{ChainIdentity, Mesh, MeshConfig, MeshEvent, MeshHandle, MeshIdentity, 
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -96,7 +97,8 @@ impl Node {
         let (questions, question_queue) = mpsc::channel(QUESTIONS_MAX);
         let (calls, call_queue) = mpsc::channel(CALLS_MAX);
         let (feed, metrics) = (Arc::new(Feed::new()), Arc::new(Metrics::new()));
-        let link = EngineLink::new(self.engine.clone(), inputs.clone(), metrics.clone());
+        let final_at_ms = Arc::new(AtomicU64::new(0));
+        let link = EngineLink::new(self.engine.clone(), inputs.clone(), metrics.clone(), final_at_ms.clone());
         let _link = AbortOnDropHandle::new(tokio::spawn(link.run(call_queue)));
         let app = self.app(Asker(questions), feed.clone(), metrics.clone());
         let _servers = self.start_servers(&app, ports, &stopping);
@@ -107,6 +109,7 @@ impl Node {
             mesh: self.mesh.clone(),
             engine: calls,
             inputs,
+            final_at_ms,
             tasks: tokio::runtime::Handle::current(),
             feed,
             metrics,

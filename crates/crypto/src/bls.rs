@@ -4,7 +4,7 @@
 //! Signatures here are *attributable*: an aggregate travels with the bitmap of its signers.
 
 use crate::meter::{Phase, span};
-use crate::pairing::{Product, Term, all_verify};
+use crate::pairing::{Half, Product, Term, all_verify};
 use crate::simulated;
 use alloy_primitives::hex;
 use blst::{BLST_ERROR, min_pk};
@@ -361,22 +361,52 @@ impl Claim<'_> {
     }
 }
 
-/// Whether all claims are true, for less than their verification one by one. When they are not, this does not say
-/// which.
+/// A claim without its signature: whose it will be and over what is known before it is there, and the part of its
+/// verification that needs no more is done. Worth it for one signature, because its weight must stay unknown.
+#[derive(Debug)]
+pub struct Expected {
+    key: VerifyingKey,
+    message: Vec<u8>,
+    half: Half,
+}
+
+impl Expected {
+    /// Computes what can be computed; `None` when that is nothing.
+    pub fn new(key: &VerifyingKey, message: Vec<u8>) -> Option<Self> {
+        let half = Half::new(key.point()?, &message, SIGNATURE_DST)?;
+        Some(Self { key: *key, message, half })
+    }
+
+    /// Whether this is the claim that was expected.
+    fn is(&self, claim: &Claim<'_>) -> bool {
+        claim.keys == [&self.key] && claim.message == self.message
+    }
+}
+
+/// Whether all claims are true, for less than their verification one by one, and still less for one that was expected.
+/// When they are not, this does not say which.
 ///
 /// The claims are added up with random coefficients of 63 bits, so a false one passes with a chance of 2^-63. The verdict
 /// on true claims does not depend on the randomness.
-pub fn all_hold(claims: &[Claim<'_>]) -> bool {
+pub fn all_hold(claims: &[Claim<'_>], expected: Option<Expected>) -> bool {
     let _span = span(Phase::Certificates);
     let one_by_one = || claims.iter().all(Claim::holds);
     let simulated = |claim: &Claim<'_>| claim.keys.iter().all(|key| key.point().is_none());
     if claims.len() < 2 || claims.iter().any(simulated) {
         return one_by_one();
     }
-    match claims.iter().map(Claim::term).collect::<Option<Vec<_>>>() {
-        Some(terms) => all_verify(&terms, SIGNATURE_DST).unwrap_or_else(one_by_one),
-        None => false,
-    }
+    let found = claims.iter().position(|claim| expected.as_ref().is_some_and(|expected| expected.is(claim)));
+    let others =
+        claims.iter().enumerate().filter(|(at, _)| Some(*at) != found).map(|(_, claim)| claim.term());
+    let Some(terms) = others.collect::<Option<Vec<_>>>() else { return false };
+    let half = match expected.as_ref().zip(found) {
+        None => None,
+        Some((expected, at)) => match min_pk::Signature::from_bytes(&claims[at].signature.0) {
+            Ok(signature) => Some((&expected.half, signature)),
+            Err(_) => return false,
+        },
+    };
+    all_verify(&terms, half, SIGNATURE_DST).unwrap_or_else(one_by_one)
 }
 
 #[cfg(test)]
@@ -457,24 +487,24 @@ mod tests {
     fn a_batch_holds_exactly_when_each_of_its_claims_does() {
         let keys = keys(3);
         let good = claims(&keys, &[b"a", b"b", b"c"]);
-        assert!(all_hold(&good) && all_hold(&good[..1]) && all_hold(&[]));
+        assert!(all_hold(&good, None) && all_hold(&good[..1], None) && all_hold(&[], None));
         for bad in 0..3 {
             let mut batch = good.clone();
             batch[bad].signature = good[(bad + 1) % 3].signature;
-            assert!(!all_hold(&batch));
+            assert!(!all_hold(&batch, None));
             let mut batch = good.clone();
             batch[bad].message = b"d".to_vec();
-            assert!(!all_hold(&batch));
+            assert!(!all_hold(&batch, None));
             let mut batch = good.clone();
             batch[bad].keys.pop();
-            assert!(!all_hold(&batch));
+            assert!(!all_hold(&batch, None));
             let mut batch = good.clone();
             batch[bad].keys.clear();
-            assert!(!all_hold(&batch));
+            assert!(!all_hold(&batch, None));
             for malformed in [Signature::ZERO, Signature([0xff; 96]), infinity()] {
                 let mut batch = good.clone();
                 batch[bad].signature = malformed;
-                assert!(!all_hold(&batch));
+                assert!(!all_hold(&batch, None));
             }
         }
     }
@@ -493,7 +523,62 @@ mod tests {
         let sum = aggregate(&[a, b]).expect("valid points");
         let groups = [(vec![&keys[0].1], b"a".to_vec()), (vec![&keys[0].1], b"b".to_vec())];
         assert!(verify_grouped(&groups, &sum), "the sums are equal");
-        assert!(!all_hold(&swapped));
+        assert!(!all_hold(&swapped, None));
+    }
+
+    #[test]
+    fn an_expected_claim_holds_exactly_when_it_would_without() {
+        let keys = keys(3);
+        let mut batch = claims(&keys, &[b"a", b"b"]);
+        let own = |message: &[u8]| Claim {
+            keys: vec![&keys[0].1],
+            message: message.to_vec(),
+            signature: keys[0].0.sign(message),
+        };
+        batch.push(own(b"reveal"));
+        let expected = || Expected::new(&keys[0].1, b"reveal".to_vec());
+        assert!(expected().is_some());
+        for len in 0..=2 {
+            assert!(all_hold(&batch[len..], expected()));
+        }
+        for other in
+            [Expected::new(&keys[1].1, b"reveal".to_vec()), Expected::new(&keys[0].1, b"other".to_vec())]
+        {
+            assert!(other.is_some() && all_hold(&batch, other), "what is not expected is verified as ever");
+        }
+        for bad in [
+            keys[0].0.sign(b"a"),
+            keys[1].0.sign(b"reveal"),
+            Signature::ZERO,
+            Signature([0xff; 96]),
+            infinity(),
+        ] {
+            let mut batch = batch.clone();
+            batch[2].signature = bad;
+            assert!(!all_hold(&batch, expected()));
+        }
+        for bad in 0..2 {
+            let mut batch = batch.clone();
+            batch[bad].signature = batch[1 - bad].signature;
+            assert!(!all_hold(&batch, expected()));
+        }
+    }
+
+    /// Two claims with one weight would let errors through that cancel out.
+    #[test]
+    fn an_expectation_is_met_once() {
+        let keys = keys(2);
+        let (secret, key) = &keys[0];
+        let good = secret.sign(b"m");
+        let off = secret.sign(b"other");
+        // The flag of a compressed point says which of two opposite ones it is.
+        let mut opposite = off;
+        opposite.0[0] ^= 0x20;
+        let rest = aggregate(&[good, good, opposite]).expect("valid points");
+        let claim = |signature| Claim { keys: vec![key], message: b"m".to_vec(), signature };
+        let cancelling = [claim(off), claim(rest)];
+        assert!(!all_hold(&cancelling, Expected::new(key, b"m".to_vec())));
+        assert!(all_hold(&[claim(good), claim(good)], Expected::new(key, b"m".to_vec())));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 /// most 2^-63.
 const COEFFICIENT_BYTES: usize = 8;
 
+/// The library's own way of saying that a term comes without a signature.
+const NO_SIGNATURE: Option<&'static blst_p2_affine> = None;
+
 /// A product of pairings under construction. Anything a verifier must refuse makes it fail for good.
 pub(crate) struct Product {
     pairing: Pairing<'static>,
@@ -23,8 +26,6 @@ impl Product {
 
     /// Times `e(key, hash(message))`. Fails for the point at infinity, which cancelling keys add up to.
     pub(crate) fn hashed(&mut self, key: &PublicKey, message: &[u8]) {
-        // The library's own way of saying that this term comes without a signature.
-        const NO_SIGNATURE: Option<&'static blst_p2_affine> = None;
         let key: blst_p1_affine = (*key).into();
         let code = self.pairing.aggregate(&key, false, &NO_SIGNATURE, false, message, &[]);
         self.failed |= code != BLST_ERROR::BLST_SUCCESS;
@@ -64,8 +65,56 @@ impl Product {
 /// One verification of a batch: key, message, signature.
 pub(crate) type Term<'a> = (PublicKey, &'a [u8], Signature);
 
+/// A coefficient for this process, and `-g1` times it. It may serve again and again: a batch that fails rules out one
+/// of 2^63 values.
+struct Weight {
+    bytes: [u8; COEFFICIENT_BYTES],
+    minus: PublicKey,
+}
+
+impl Weight {
+    /// `None` without randomness.
+    fn get() -> Option<&'static Self> {
+        static WEIGHT: OnceLock<Option<Weight>> = OnceLock::new();
+        WEIGHT.get_or_init(Self::draw).as_ref()
+    }
+
+    fn draw() -> Option<Self> {
+        let mut bytes = [0; COEFFICIENT_BYTES];
+        getrandom::fill(&mut bytes).ok()?;
+        bytes[0] |= 1;
+        // Coefficients are little-endian, secret keys are not.
+        let mut scalar = [0; 32];
+        scalar[..COEFFICIENT_BYTES].copy_from_slice(&bytes);
+        scalar.reverse();
+        let minus = negated(&SecretKey::from_bytes(&scalar).ok()?.sk_to_pk());
+        Some(Self { bytes, minus })
+    }
+}
+
+/// The half of a weighted verification that needs no signature: `e(weight * key, hash(message))`, computed.
+#[derive(Debug)]
+pub(crate) struct Half(Pairing<'static>);
+
+impl Half {
+    /// `None` without randomness, or for a key at infinity.
+    pub(crate) fn new(key: &PublicKey, message: &[u8], dst: &'static [u8]) -> Option<Self> {
+        let weight = &Weight::get()?.bytes;
+        let (mut product, key) = (Pairing::new(true, dst), blst_p1_affine::from(*key));
+        let bits = 8 * COEFFICIENT_BYTES;
+        let code = product.mul_n_aggregate(&key, false, &NO_SIGNATURE, false, weight, bits, message, &[]);
+        product.commit();
+        (code == BLST_ERROR::BLST_SUCCESS).then_some(Self(product))
+    }
+}
+
 /// Whether all terms verify, each weighted by a coefficient that nobody outside can know; `None` without randomness.
-pub(crate) fn all_verify(terms: &[Term<'_>], dst: &'static [u8]) -> Option<bool> {
+/// `half` brings one more term, with its signature.
+pub(crate) fn all_verify(
+    terms: &[Term<'_>],
+    half: Option<(&Half, Signature)>,
+    dst: &'static [u8],
+) -> Option<bool> {
     let mut coefficients = vec![0; terms.len() * COEFFICIENT_BYTES];
     getrandom::fill(&mut coefficients).ok()?;
     let mut pairing = Pairing::new(true, dst);
@@ -93,6 +142,16 @@ pub(crate) fn all_verify(terms: &[Term<'_>], dst: &'static [u8]) -> Option<bool>
             )
         };
         if code != BLST_ERROR::BLST_SUCCESS {
+            return Some(false);
+        }
+    }
+    if let Some((half, signature)) = half {
+        if signature.validate(true).is_err() {
+            return Some(false);
+        }
+        pairing.raw_aggregate(&signature.into(), &Weight::get()?.minus.into());
+        pairing.commit();
+        if pairing.merge(&half.0) != BLST_ERROR::BLST_SUCCESS {
             return Some(false);
         }
     }

@@ -590,6 +590,9 @@ impl World {
                     return self.persist_failed(node);
                 }
                 self.set_tick(node, deadline);
+                if let Some(replica) = &mut self.nodes[node].replica {
+                    replica.work_ahead();
+                }
             }
             Err(_) => self.persist_failed(node)?,
         }

@@ -1,11 +1,14 @@
-//! Executing a proposal while its signatures are checked (C-3.5), on the bench.
+//! Executing a proposal while its signatures are checked (C-3.5), and checking what can be checked of it before it comes
+//! (C-3.3), on the bench.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod lab;
 
 use consensus::{EngineReply, Input, Outbound, Ready, Record, Request};
 use lab::{Lab, index, view};
+use types::block::randao_mix;
 use types::engine::PayloadStatus;
+use types::vote::randao_bytes;
 use types::{B256, Block, ConsensusMessage, Signature};
 
 /// One input and nothing that follows from it.
@@ -125,4 +128,33 @@ fn an_executor_that_restarts_while_the_signatures_wait_is_given_the_block_again(
     assert!(lab.prepared().is_empty());
     lab.input(Input::Engine(EngineReply::Up(head)));
     assert_eq!((lab.given.len(), lab.prepared()), (1, vec![Lab::link(&block)]));
+}
+
+/// The same block with a reveal that is somebody else's, and everything that follows from it.
+fn with_reveal_of(lab: &Lab, by: usize, block: &Block) -> Block {
+    let mut forged = block.clone();
+    let reveal = lab::key(by).sign(&randao_bytes(&lab.domain, block.header.view));
+    forged.header.randao_reveal = reveal;
+    forged.system_inputs.randao_mix = randao_mix(lab.settings.seed, &reveal);
+    forged.header.system_inputs_hash = forged.system_inputs.hash();
+    forged
+}
+
+#[test]
+fn a_reveal_that_was_expected_is_believed_exactly_when_it_is_the_proposers() {
+    for expected in [false, true] {
+        for forged in [false, true] {
+            let mut lab = Lab::with_real_keys();
+            if expected {
+                lab.replica.as_mut().unwrap().work_ahead();
+            }
+            let proposer = lab.proposer(1);
+            let good = lab.block(1, None, None, b"first");
+            let other = with_reveal_of(&lab, (proposer + 1) % 3, &good);
+            assert_eq!(with_reveal_of(&lab, proposer, &good), good);
+            lab.propose(if forged { &other } else { &good });
+            assert_eq!(lab.accused().len(), usize::from(forged));
+            assert_eq!(lab.prepared().len(), usize::from(!forged), "expected: {expected}");
+        }
+    }
 }

@@ -180,7 +180,7 @@ impl Replica {
         self.qcs.clear();
         self.commit_qcs.clear();
         self.proposed.clear();
-        (self.unverified, self.executed_early) = (None, View::ZERO);
+        (self.unverified, self.executed_early, self.expected) = (None, View::ZERO, None);
         self.again.clear();
         self.helped.clear();
         self.leader = None;

@@ -30,6 +30,7 @@ use crate::restraint::Floor;
 use crate::safety::Safety;
 use crate::tally::{TimeoutBook, VoteBook};
 use crate::tree::{BlockTree, Root};
+use crypto::bls::Expected;
 use crypto::{SecretKey, tagged_hash};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -274,6 +275,8 @@ pub struct Replica {
     /// The highest commit certificate known.
     commit_head: Option<CommitQc>,
     verified: VerifiedCache,
+    /// The reveal of a view whose proposal is still to come, verified as far as it can be without.
+    expected: Option<(View, Expected)>,
     /// First block proposed in each view of the window.
     proposed: BTreeMap<View, B256>,
     /// A proposal that the executor works on already, while its signatures are still to be checked.
@@ -385,6 +388,7 @@ impl Replica {
             commit_qcs: BTreeMap::new(),
             verified: VerifiedCache::default(),
             proposed: BTreeMap::new(),
+            expected: None,
             unverified: None,
             executed_early: View::ZERO,
             leader: None,

@@ -61,7 +61,9 @@ impl Replica {
         asked.retain(|(id, _)| !self.verified.knows(id));
         let (ids, claims): (Vec<B256>, Vec<Claim<'_>>) =
             asked.into_iter().filter_map(|(id, claim)| Some((id, claim?))).unzip();
-        if claims.len() > 1 && all_hold(&claims) {
+        let expected = self.expected.take_if(|(view, _)| *view <= header.view);
+        let expected = expected.map(|(_, expected)| expected);
+        if claims.len() > 1 && all_hold(&claims, expected) {
             ids.into_iter().for_each(|id| self.verified.note_id(id));
         }
     }

@@ -7,6 +7,7 @@ use crypto::{SecretKey, tagged_hash};
 use sim::disk::SimDisk;
 use sim::executor::SimExecutor;
 use sim::sets::Sets;
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use types::block::{Checkpoint, SystemInputs, randao_mix};
@@ -77,8 +78,13 @@ pub fn index(node: usize) -> ValidatorIndex {
     ValidatorIndex::new(node as u32)
 }
 
+thread_local! {
+    /// Whether this test's keys are real ones.
+    static REAL: Cell<bool> = const { Cell::new(false) };
+}
+
 pub fn key(node: usize) -> SecretKey {
-    SecretKey::simulated(node as u64)
+    if REAL.get() { SecretKey::from_seed(&[node as u8 + 1; 32]) } else { SecretKey::simulated(node as u64) }
 }
 
 pub fn view(number: u64) -> View {
@@ -89,6 +95,12 @@ impl Lab {
     /// The light validator, up, with its executor.
     pub fn new() -> Self {
         Self::of(&STAKES, Some(ME))
+    }
+
+    /// The same with real signatures, for the rest of the test.
+    pub fn with_real_keys() -> Self {
+        REAL.set(true);
+        Self::new()
     }
 
     /// A node that proposes in none of the first views, unless it is alone.
@@ -126,7 +138,8 @@ impl Lab {
             public_key: key(i).public_key(),
             stake: Stake::new(*stake),
         });
-        let set = ValidatorSet::simulated(Epoch::ZERO, validators.collect(), QuorumRule::default()).unwrap();
+        let of = if REAL.get() { ValidatorSet::new } else { ValidatorSet::simulated };
+        let set = of(Epoch::ZERO, validators.collect(), QuorumRule::default()).unwrap();
         let seeds = (0u64..).map(|i| tagged_hash("tandem lab seed", &[&i.to_le_bytes()]));
         let seed = seeds.into_iter().find(|seed| fits(&set, seed)).unwrap();
         let set = Arc::new(set);
