@@ -79,8 +79,7 @@ pub struct Recovered {
     pub blocks: Vec<Arc<Block>>,
     /// The highest commit certificate stored.
     pub commit: Option<CommitQc>,
-    /// Evidence stored lately, oldest first: at least all of the last [`types::limits::EVIDENCE_EPOCHS_MAX`] epochs, as
-    /// far as the disk's bound allows.
+    /// Evidence stored lately, oldest first: at least all of the epochs it is valid for, as far as the disk's bound allows.
     pub evidence: Vec<StoredEvidence>,
     /// What restrains signing beside the sign-state.
     pub restraint: Restraint,

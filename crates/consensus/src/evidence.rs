@@ -23,7 +23,7 @@
 use crate::audit::Statements;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::limits::{EVIDENCE_BLOCK_BYTES_MAX, EVIDENCE_EPOCHS_MAX, EVIDENCE_PER_BLOCK_MAX};
+use types::limits::{EVIDENCE_BLOCK_BYTES_MAX, EVIDENCE_PER_BLOCK_MAX};
 use types::{
     B256, Claim, Domain, Epoch, Evidence, EvidenceError, Height, Offence, PublicKey, ValidatorIndex,
     ValidatorSet, View, Witness, encode,
@@ -293,8 +293,9 @@ impl Pending {
 }
 
 /// Verified evidence that waits for a block, and whom the final chain has named already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
+    period: Period,
     pending: Vec<Pending>,
     /// Everybody in `pending`.
     accused: BTreeSet<Offender>,
@@ -304,6 +305,17 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// An empty pool of evidence that is valid for that long.
+    pub fn new(period: Period) -> Self {
+        let (pending, accused, bytes, included) = Default::default();
+        Self { period, pending, accused, bytes, included }
+    }
+
+    /// For how long evidence is valid.
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
     /// What waits, oldest first.
     pub fn pending(&self) -> &[Pending] {
         &self.pending
@@ -342,7 +354,7 @@ impl Pool {
 
     /// Forgets what no block may hold any more.
     pub fn expire(&mut self, current: Epoch) {
-        let oldest = oldest_epoch(current);
+        let oldest = self.period.oldest(current);
         self.included.retain(|(epoch, _), _| *epoch >= oldest);
         self.retain(|pending, _| pending.evidence.epoch() >= oldest);
     }
@@ -365,7 +377,7 @@ impl Pool {
             if chosen.len() < EVIDENCE_PER_BLOCK_MAX
                 && fits
                 && news
-                && in_time(pending.evidence.epoch(), epoch)
+                && self.period.holds(pending.evidence.epoch(), epoch)
             {
                 bytes += pending.bytes.len();
                 named.extend(pending.names());
@@ -376,13 +388,20 @@ impl Pool {
     }
 }
 
-/// The earliest epoch of which a block of `epoch` may hold evidence.
-pub fn oldest_epoch(epoch: Epoch) -> Epoch {
-    Epoch::new(epoch.get().saturating_sub(EVIDENCE_EPOCHS_MAX))
-}
+/// Epochs for which evidence is valid: as long as the stake it is about stays bound (`unbonding_epochs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period(pub u64);
 
-fn in_time(of: Epoch, block: Epoch) -> bool {
-    of >= oldest_epoch(block) && of <= block
+impl Period {
+    /// The earliest epoch of which a block of `epoch` may hold evidence.
+    pub fn oldest(self, epoch: Epoch) -> Epoch {
+        Epoch::new(epoch.get().saturating_sub(self.0))
+    }
+
+    /// Whether a block of epoch `block` may hold evidence of epoch `of`.
+    pub fn holds(self, of: Epoch, block: Epoch) -> bool {
+        of >= self.oldest(block) && of <= block
+    }
 }
 
 /// Why a block's evidence is refused.
@@ -437,7 +456,7 @@ pub enum BadInclusion {
 }
 
 /// Checks all that needs neither a validator set nor the branch: counts, sizes, shapes, epochs.
-pub fn check_shape(items: &[Vec<u8>], block: Epoch) -> Result<Vec<Evidence>, BadInclusion> {
+pub fn check_shape(items: &[Vec<u8>], block: Epoch, period: Period) -> Result<Vec<Evidence>, BadInclusion> {
     if items.len() > EVIDENCE_PER_BLOCK_MAX {
         return Err(BadInclusion::TooMany { count: items.len() });
     }
@@ -447,8 +466,8 @@ pub fn check_shape(items: &[Vec<u8>], block: Epoch) -> Result<Vec<Evidence>, Bad
     }
     let decode = |(position, item): (usize, &Vec<u8>)| {
         let evidence = Evidence::decode(item).map_err(|error| BadInclusion::Invalid { position, error })?;
-        let (found, oldest) = (evidence.epoch(), oldest_epoch(block));
-        if in_time(found, block) {
+        let (found, oldest) = (evidence.epoch(), period.oldest(block));
+        if period.holds(found, block) {
             Ok(evidence)
         } else {
             Err(BadInclusion::OutOfTime { position, found, block, oldest })

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use consensus::evidence::{
-    BadInclusion, CHECKS_PER_VIEW, Checks, Judge, LATE_CERTIFICATES_PER_VIEW, Pool, Rations, Trust,
+    BadInclusion, CHECKS_PER_VIEW, Checks, Judge, LATE_CERTIFICATES_PER_VIEW, Period, Pool, Rations, Trust,
     VIEWS_AHEAD, VIEWS_KEPT, Watch, check_shape,
 };
 use consensus::{Refusal, Safety};
@@ -10,7 +10,7 @@ use crypto::SecretKey;
 use crypto::bls::aggregate;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use types::limits::{EVIDENCE_BLOCK_BYTES_MAX, EVIDENCE_EPOCHS_MAX, EVIDENCE_PER_BLOCK_MAX};
+use types::limits::{EVIDENCE_BLOCK_BYTES_MAX, EVIDENCE_PER_BLOCK_MAX};
 use types::vote::{Signed, Statement};
 use types::{
     Address, B256, Claim, CommitVote, Domain, Epoch, Evidence, Height, Offence, PrepareVote, ProposalVote,
@@ -351,13 +351,15 @@ fn double(epoch: u64, by: u32, view: u64) -> Evidence {
     Evidence::new(Epoch::new(epoch), a, b).unwrap()
 }
 
+const PERIOD: Period = Period(4);
+
 fn names(evidence: &Evidence) -> Vec<(Epoch, ValidatorIndex)> {
     evidence.offenders().into_iter().map(|index| (evidence.epoch(), index)).collect()
 }
 
 #[test]
 fn the_pool_holds_one_piece_per_offender_and_epoch() {
-    let mut pool = Pool::default();
+    let mut pool = Pool::new(PERIOD);
     assert!(pool.add(double(0, 1, 5)));
     assert!(!pool.add(double(0, 1, 5)), "the same");
     assert!(!pool.add(double(0, 1, 6)), "another offence of the same validator");
@@ -368,7 +370,7 @@ fn the_pool_holds_one_piece_per_offender_and_epoch() {
 
 #[test]
 fn what_a_final_block_names_leaves_the_pool_and_never_comes_back() {
-    let mut pool = Pool::default();
+    let mut pool = Pool::new(PERIOD);
     let both = double(0, 1, 5);
     pool.add(both.clone());
     pool.add(double(0, 2, 5));
@@ -382,19 +384,19 @@ fn what_a_final_block_names_leaves_the_pool_and_never_comes_back() {
 
 #[test]
 fn a_block_takes_what_its_branch_does_not_name_yet_within_its_limits() {
-    let mut pool = Pool::default();
+    let mut pool = Pool::new(PERIOD);
     let many = EVIDENCE_PER_BLOCK_MAX as u64 + 5;
     for epoch in 0..many {
         pool.add(double(epoch, 1, 5));
     }
     let epoch = Epoch::new(many);
     let chosen = pool.select(epoch, &BTreeSet::new());
-    assert_eq!(chosen.len() as u64, EVIDENCE_EPOCHS_MAX.min(EVIDENCE_PER_BLOCK_MAX as u64));
-    assert!(check_shape(&chosen, epoch).is_ok());
+    assert_eq!(chosen.len() as u64, PERIOD.0.min(EVIDENCE_PER_BLOCK_MAX as u64));
+    assert!(check_shape(&chosen, epoch, PERIOD).is_ok());
     assert!(chosen.iter().map(Vec::len).sum::<usize>() <= EVIDENCE_BLOCK_BYTES_MAX);
     let first: BTreeSet<_> = names(&Evidence::decode(&chosen[0]).unwrap()).into_iter().collect();
     assert_eq!(pool.select(epoch, &first), chosen[1..]);
-    pool.expire(Epoch::new(many + EVIDENCE_EPOCHS_MAX));
+    pool.expire(Epoch::new(many + PERIOD.0));
     assert!(pool.pending().is_empty(), "too old for any block");
 }
 
@@ -402,12 +404,18 @@ fn a_block_takes_what_its_branch_does_not_name_yet_within_its_limits() {
 fn evidence_of_a_block_is_refused_for_its_count_its_length_its_bytes_and_its_age() {
     let item = |epoch| encode(&double(epoch, 1, 5));
     let at = Epoch::new(9);
-    assert_eq!(check_shape(&vec![item(9); 9], at), Err(BadInclusion::TooMany { count: 9 }));
+    assert_eq!(check_shape(&vec![item(9); 9], at, PERIOD), Err(BadInclusion::TooMany { count: 9 }));
     let long = vec![vec![0; EVIDENCE_BLOCK_BYTES_MAX / 2 + 1]; 2];
-    assert_eq!(check_shape(&long, at), Err(BadInclusion::TooLong { bytes: EVIDENCE_BLOCK_BYTES_MAX + 2 }));
-    assert!(matches!(check_shape(&[vec![1, 2, 3]], at), Err(BadInclusion::Invalid { position: 0, .. })));
+    assert_eq!(
+        check_shape(&long, at, PERIOD),
+        Err(BadInclusion::TooLong { bytes: EVIDENCE_BLOCK_BYTES_MAX + 2 })
+    );
+    assert!(matches!(
+        check_shape(&[vec![1, 2, 3]], at, PERIOD),
+        Err(BadInclusion::Invalid { position: 0, .. })
+    ));
     for (epoch, fits) in [(9, true), (5, true), (4, false), (10, false)] {
-        assert_eq!(check_shape(&[item(epoch)], at).is_ok(), fits, "epoch {epoch}");
+        assert_eq!(check_shape(&[item(epoch)], at, PERIOD).is_ok(), fits, "epoch {epoch}");
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a client starts from.
 
 use serde::{Deserialize, Serialize};
-use types::genesis::UNBONDING_EPOCHS_MAX;
-use types::limits::EVIDENCE_EPOCHS_MAX;
+use types::genesis::{UNBONDING_EPOCHS_MAX, UNBONDING_EPOCHS_MIN};
 use types::{
     B256, Epoch, EpochSchedule, Genesis, GenesisError, Height, QuorumRule, Validator, ValidatorSet,
     ValidatorSetError,
@@ -12,7 +11,7 @@ use types::{
 pub const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
 
 /// Epochs for which a checkpoint is trusted that does not say how long stake stays bound: the least of any chain.
-pub const TRUST_EPOCHS_MIN: u64 = EVIDENCE_EPOCHS_MAX;
+pub const TRUST_EPOCHS_MIN: u64 = UNBONDING_EPOCHS_MIN;
 
 /// A block that is taken to be final, and the validators of its epoch. Whoever is given one has to trust who gives it;
 /// everything after it is proven.

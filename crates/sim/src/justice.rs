@@ -80,7 +80,7 @@ impl Justice {
     /// Everybody who was proven guilty to an honest validator and whom no final block names yet, though a block of
     /// `epoch` still may.
     pub fn unpunished(&self, epoch: Epoch) -> Vec<evidence::Offender> {
-        let due = |(of, _): &&evidence::Offender| *of >= evidence::oldest_epoch(epoch);
+        let due = |(of, _): &&evidence::Offender| *of >= crate::EVIDENCE_PERIOD.oldest(epoch);
         self.convicted.iter().filter(due).filter(|name| !self.named.contains_key(*name)).copied().collect()
     }
 }

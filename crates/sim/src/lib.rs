@@ -26,6 +26,10 @@ pub mod twins;
 mod watch;
 pub mod world;
 
+/// Epochs for which evidence is valid in simulations: the fewest of any chain, and many of theirs.
+pub const EVIDENCE_PERIOD: consensus::evidence::Period =
+    consensus::evidence::Period(types::genesis::UNBONDING_EPOCHS_MIN);
+
 pub use coverage::Coverage;
 pub use plan::Plan;
 pub use world::{Failure, Report, World, run, run_logged};

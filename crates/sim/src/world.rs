@@ -397,6 +397,7 @@ impl World {
             },
             limits: PayloadLimits { bytes: 1 << 20, gas: 30_000_000, objects: u64::MAX },
             epochs: self.sets.schedule(),
+            evidence_period: crate::EVIDENCE_PERIOD,
             keys: if self.has_keys(node) { Sets::keys(self.nodes[node].who) } else { Vec::new() },
             fee_recipient: None,
         }

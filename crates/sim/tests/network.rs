@@ -38,7 +38,7 @@ fn second_signatures_shown_when_the_epoch_is_over_are_known_to_everybody_and_end
             let named = replica.evidence_included();
             // Epochs that a block may hold evidence of are remembered; the last one's may still be on its way.
             let now = replica.epoch();
-            let every = consensus::evidence::oldest_epoch(now).get()..now.get().saturating_sub(1);
+            let every = sim::EVIDENCE_PERIOD.oldest(now).get()..now.get().saturating_sub(1);
             assert!(!every.is_empty(), "node {node} is in epoch {now} only");
             let guilty = types::ValidatorIndex::new(2);
             let missing: Vec<_> =

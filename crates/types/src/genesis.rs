@@ -141,6 +141,8 @@ impl Default for Staking {
 
 /// Most validators that may be registered at one time: the work of computing a set.
 const CANDIDATES_MAX: u64 = 2048;
+/// Fewest epochs for which stake can be bound: evidence is valid as long and needs time to be found, told and included.
+pub const UNBONDING_EPOCHS_MIN: u64 = 4;
 /// Most epochs whose sets are kept, and for which stake can be bound.
 pub const UNBONDING_EPOCHS_MAX: u64 = 1024;
 
@@ -170,7 +172,7 @@ impl Staking {
             (
                 "tandem.staking.unbonding_epochs",
                 self.unbonding_epochs,
-                crate::limits::EVIDENCE_EPOCHS_MAX,
+                UNBONDING_EPOCHS_MIN,
                 UNBONDING_EPOCHS_MAX,
                 "from 4 to 1024",
             ),

@@ -27,9 +27,6 @@ pub const EVIDENCE_BLOCK_BYTES_MAX: usize = 2 * EVIDENCE_BYTES_MAX;
 /// Pieces of evidence in one block.
 pub const EVIDENCE_PER_BLOCK_MAX: usize = 8;
 
-/// Epochs back from a block's own for which it may hold evidence.
-pub const EVIDENCE_EPOCHS_MAX: u64 = 4;
-
 /// One consensus message or one fetched block on the wire, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 2 * HEADER_BYTES_MAX + SYSTEM_INPUTS_BYTES_MAX;
 

@@ -457,7 +457,6 @@ fn evidence_vectors() {
             "EVIDENCE_BYTES_MAX": limits::EVIDENCE_BYTES_MAX,
             "EVIDENCE_BLOCK_BYTES_MAX": limits::EVIDENCE_BLOCK_BYTES_MAX,
             "EVIDENCE_PER_BLOCK_MAX": limits::EVIDENCE_PER_BLOCK_MAX,
-            "EVIDENCE_EPOCHS_MAX": limits::EVIDENCE_EPOCHS_MAX,
         },
     });
     let text = format!("{}\n", serde_json::to_string_pretty(&made).unwrap());

@@ -5,7 +5,8 @@
 use super::{Certificate, Now, Replica};
 use crate::disk::{Disk, DiskError, Record};
 use crate::evidence::{
-    BadInclusion, Checks, Judge, Offender, Pool, Rations, StoredEvidence, Trust, Watch, check_shape, names,
+    BadInclusion, Checks, Judge, Offender, Period, Pool, Rations, StoredEvidence, Trust, Watch, check_shape,
+    names,
 };
 use crate::ready::{Event, Outbound};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,9 +41,9 @@ struct Former {
 }
 
 impl Offences {
-    pub(super) fn new(epoch: Epoch) -> Self {
-        let (former, checks, pool, rations, inbox) = Default::default();
-        Self { watch: Watch::new(epoch), former, checks, pool, rations, inbox }
+    pub(super) fn new(epoch: Epoch, period: Period) -> Self {
+        let (former, checks, rations, inbox) = Default::default();
+        Self { watch: Watch::new(epoch), former, checks, pool: Pool::new(period), rations, inbox }
     }
 
     fn watches(&mut self) -> impl Iterator<Item = &mut Watch> {
@@ -251,8 +252,9 @@ impl Replica {
             }
         };
         let epoch = evidence.epoch();
-        let in_time = epoch >= crate::evidence::oldest_epoch(self.set.epoch()) && epoch <= self.set.epoch();
-        if in_time && pool.is_news(accusation.offenders.into_iter().map(|index| (epoch, index))) {
+        if pool.period().holds(epoch, self.set.epoch())
+            && pool.is_news(accusation.offenders.into_iter().map(|index| (epoch, index)))
+        {
             inbox.push_back((sender, evidence));
         }
     }
@@ -307,7 +309,7 @@ impl Replica {
 
     /// The part of a block's check that needs nothing but the block.
     pub(super) fn check_evidence_shape(&self, block: &Block) -> Result<(), String> {
-        check_shape(&block.system_inputs.evidence, block.header.epoch)
+        check_shape(&block.system_inputs.evidence, block.header.epoch, self.offences.pool.period())
             .map(drop)
             .map_err(|error| format!("evidence in the system inputs: {error}"))
     }
@@ -332,11 +334,12 @@ impl Replica {
         disk: &impl Disk,
     ) -> Result<Result<(), BadInclusion>, DiskError> {
         let header = &block.header;
-        let pieces = match check_shape(&block.system_inputs.evidence, header.epoch) {
-            Ok(pieces) if pieces.is_empty() => return Ok(Ok(())),
-            Ok(pieces) => pieces,
-            Err(error) => return Ok(Err(error)),
-        };
+        let pieces =
+            match check_shape(&block.system_inputs.evidence, header.epoch, self.offences.pool.period()) {
+                Ok(pieces) if pieces.is_empty() => return Ok(Ok(())),
+                Ok(pieces) => pieces,
+                Err(error) => return Ok(Err(error)),
+            };
         let mut named = self.named_above_root(&header.parent_hash);
         named.extend(self.offences.pool.included().keys().copied());
         for (position, evidence) in pieces.into_iter().enumerate() {

@@ -25,6 +25,7 @@ mod together;
 mod votes;
 
 use crate::disk::{Disk, DiskError, Record, Recovered, SignState};
+use crate::evidence::Period;
 use crate::ready::{Event, Outbound, Ready};
 use crate::restraint::Floor;
 use crate::safety::Safety;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub limits: PayloadLimits,
     /// Heights per epoch.
     pub epochs: EpochSchedule,
+    /// For how long evidence is valid.
+    pub evidence_period: Period,
     /// Consensus keys, for validators: the one of a set that knows several is the first of them.
     pub keys: Vec<SecretKey>,
     /// Account that earns the fees of own blocks; `None` for the validator's own.
@@ -111,6 +114,7 @@ impl Settings {
                 objects: u64::MAX,
             },
             epochs: EpochSchedule::new(genesis.tandem.epoch_length),
+            evidence_period: Period(genesis.tandem.staking.unbonding_epochs),
             fee_recipient,
             validators,
             keys,
@@ -398,7 +402,7 @@ impl Replica {
             building: None,
             executor: executor::Executor::default(),
             catchup: catchup::CatchUp::default(),
-            offences: evidence::Offences::new(set.epoch()),
+            offences: evidence::Offences::new(set.epoch(), settings.evidence_period),
             connected: BTreeSet::new(),
             helped: BTreeMap::new(),
             vote_at_ms: None,

@@ -152,6 +152,7 @@ impl Lab {
             timing: Timing::default(),
             limits: PayloadLimits { bytes: 8 << 20, gas: 30_000_000, objects: u64::MAX },
             epochs: EpochSchedule::new(1 << 30),
+            evidence_period: sim::EVIDENCE_PERIOD,
             keys: me.map(key).into_iter().collect(),
             fee_recipient: None,
         };
