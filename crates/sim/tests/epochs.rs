@@ -11,18 +11,9 @@ use types::{
     Block, ConsensusMessage, Domain, Epoch, EpochSchedule, PrepareVote, Proposal, ProposalVote, Qc, Tc,
 };
 
-/// A light validator in epochs of four heights, which has seen and certified all four.
+/// A light validator in epochs of four heights, which has seen and certified all four; the last of them.
 fn at_the_boundary() -> (Lab, Block, Qc) {
-    let mut lab = Lab::new();
-    lab.settings.epochs = EpochSchedule::new(4);
-    lab.disk = sim::disk::SimDisk::default();
-    lab.start().unwrap();
-    let chain = lab.chain(4);
-    for (block, qc) in &chain {
-        lab.propose(block);
-        lab.receive(0, ConsensusMessage::Qc(qc.clone()));
-    }
-    assert_eq!((lab.me().view(), lab.me().epoch()), (view(5), Epoch::ZERO));
+    let (lab, chain) = Lab::at_the_boundary();
     let (boundary, qc) = chain[3].clone();
     (lab, boundary, qc)
 }

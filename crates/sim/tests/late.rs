@@ -10,29 +10,14 @@ use std::sync::Arc;
 use types::epoch::epoch_seed;
 use types::message::Reproposal;
 use types::{
-    B256, Block, Commit, CommitQc, CommitVote, ConsensusMessage, Epoch, EpochSchedule, Evidence, Offence,
-    PrepareVote, Proposal, ProposalVote, Qc, Signature, encode,
+    B256, Block, Commit, CommitQc, CommitVote, ConsensusMessage, Epoch, Evidence, Offence, PrepareVote,
+    Proposal, ProposalVote, Qc, Signature, encode,
 };
 
 /// Of the epoch before.
 const LIAR: usize = 0;
 /// The others: a quorum with the light one.
 const REST: [usize; 3] = [1, 2, ME];
-
-/// A light validator in view 5 of the first epoch, of four heights, which has seen and certified all of them.
-fn at_the_boundary() -> (Lab, Vec<(Block, Qc)>) {
-    let mut lab = Lab::new();
-    lab.settings.epochs = EpochSchedule::new(4);
-    lab.disk = sim::disk::SimDisk::default();
-    lab.start().unwrap();
-    let chain = lab.chain(4);
-    for (block, qc) in &chain {
-        lab.propose(block);
-        lab.receive(1, ConsensusMessage::Qc(qc.clone()));
-    }
-    assert_eq!((lab.me().view(), lab.me().epoch()), (view(5), Epoch::ZERO));
-    (lab, chain)
-}
 
 /// The boundary becomes final by commits of everybody but the liar.
 fn end_epoch(lab: &mut Lab, chain: &[(Block, Qc)]) {
@@ -138,7 +123,7 @@ fn a_second_vote_that_comes_when_the_epoch_is_over_is_evidence_of_that_epoch() {
         }),
     ];
     for (offence, messages) in cases {
-        let (mut lab, chain) = at_the_boundary();
+        let (mut lab, chain) = Lab::at_the_boundary();
         let (liar, first, second) = messages(&mut lab, &chain);
         lab.receive(liar, first);
         end_epoch(&mut lab, &chain);
@@ -155,12 +140,12 @@ fn a_second_vote_that_comes_when_the_epoch_is_over_is_evidence_of_that_epoch() {
 
 #[test]
 fn a_vote_against_a_certificate_of_the_epoch_before_convicts_and_the_other_way_round() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     end_epoch(&mut lab, &chain);
     let message = prepare(&lab, LIAR, 4, 9);
     lab.receive(LIAR, message);
     assert_eq!(found(&lab), (Offence::DoublePrepare, vec![LIAR as u32]));
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let message = prepare(&lab, LIAR, 5, 1);
     lab.receive(LIAR, message);
     end_epoch(&mut lab, &chain);
@@ -173,7 +158,7 @@ fn a_vote_against_a_certificate_of_the_epoch_before_convicts_and_the_other_way_r
 
 #[test]
 fn a_late_header_shows_what_its_certificates_prove() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let (_, qc) = twin(&mut lab, &chain, &[LIAR, 1, ME]);
     let block = lab.block(5, Some(&qc), None, b"on the twin");
     end_epoch(&mut lab, &chain);
@@ -184,7 +169,7 @@ fn a_late_header_shows_what_its_certificates_prove() {
 
 /// The liar timed out as if it had not committed the boundary; the header of the next epoch shows that it had.
 fn forgotten_commit() -> (Lab, CommitQc) {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let timeout = lab.timeout(LIAR, 5, Some(&chain[2].1));
     lab.receive(LIAR, timeout);
     let commit = lab.commit_qc(&chain[3].0, &OTHERS);
@@ -217,7 +202,7 @@ fn the_header_of_a_fetched_block_shows_the_same() {
 
 #[test]
 fn the_head_of_a_peer_that_is_still_in_the_epoch_before_is_looked_at() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let first = commit(
         &lab,
         CommitVote { block_hash: B256::repeat_byte(2), ..Lab::commit_vote(&chain[3].0) },
@@ -236,7 +221,7 @@ fn the_head_of_a_peer_that_is_still_in_the_epoch_before_is_looked_at() {
 
 #[test]
 fn certificates_of_the_epoch_before_are_checked_only_if_they_are_news_and_few_of_a_sender() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let (_, real) = twin(&mut lab, &chain, &[LIAR, 1, ME]);
     end_epoch(&mut lab, &chain);
     let forged = |lab: &Lab, block: u8| {
@@ -272,7 +257,7 @@ fn certificates_of_the_epoch_before_are_checked_only_if_they_are_news_and_few_of
 
 #[test]
 fn votes_of_the_epoch_before_count_from_their_author_only_and_are_not_counted_as_votes() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let first = prepare(&lab, LIAR, 5, 1);
     lab.receive(LIAR, first);
     end_epoch(&mut lab, &chain);
@@ -289,7 +274,7 @@ fn votes_of_the_epoch_before_count_from_their_author_only_and_are_not_counted_as
 
 #[test]
 fn after_a_restart_the_epoch_before_is_watched_anew_and_who_was_convicted_stays_so() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let [first, second, third] = [1, 2, 3].map(|block| prepare(&lab, LIAR, 5, block));
     lab.receive(LIAR, first);
     end_epoch(&mut lab, &chain);
@@ -309,7 +294,7 @@ fn after_a_restart_the_epoch_before_is_watched_anew_and_who_was_convicted_stays_
 
 #[test]
 fn two_epochs_later_nobody_looks_at_it_any_more() {
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let [first, second] = [1, 2].map(|block| prepare(&lab, LIAR, 5, block));
     lab.receive(LIAR, first);
     end_epoch(&mut lab, &chain);
@@ -339,7 +324,7 @@ fn evidence_of_peers_that_are_an_epoch_behind_or_ahead_is_taken() {
         let [a, b] = [1, 2].map(|block| types::Witness::Proposal(lab.sign(by, vote(block))));
         Box::new(Evidence::new(Epoch::ZERO, a, b).unwrap())
     };
-    let (mut lab, chain) = at_the_boundary();
+    let (mut lab, chain) = Lab::at_the_boundary();
     let ahead = pair(&lab, 0);
     lab.receive(1, ConsensusMessage::Evidence(Epoch::new(1), ahead));
     assert_eq!(lab.me().evidence_pending().len(), 1);

@@ -119,6 +119,21 @@ impl Lab {
         Self::seeded(&STAKES, Some(0), second)
     }
 
+    /// The light validator in view 5 of the first epoch, of four heights, which has seen and certified all of them.
+    pub fn at_the_boundary() -> (Self, Vec<(Block, Qc)>) {
+        let mut lab = Self::new();
+        lab.settings.epochs = EpochSchedule::new(4);
+        lab.disk = SimDisk::default();
+        lab.start().unwrap();
+        let chain = lab.chain(4);
+        for (block, qc) in &chain {
+            lab.propose(block);
+            lab.receive(1, ConsensusMessage::Qc(qc.clone()));
+        }
+        assert_eq!((lab.me().view(), lab.me().epoch()), (view(5), Epoch::ZERO));
+        (lab, chain)
+    }
+
     /// One of several nodes of the same chain.
     pub fn with_seed_of(stakes: &[u128], me: usize) -> Self {
         Self::seeded(stakes, Some(me), |_, _| true)
