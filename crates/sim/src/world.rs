@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use types::engine::{EngineError, PayloadLimits};
 use types::genesis::Timing;
+use types::limits::FETCH_BLOCKS_MAX;
 use types::{
     Address, B256, ConsensusMessage, Domain, Epoch, FetchRequest, FetchResponse, Height, QuorumRule, Stake,
     Validator, ValidatorIndex, ValidatorSet,
@@ -41,6 +42,13 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 const TRANSACTION_SLOT_MS: u64 = 500;
 /// Spans looked through for one.
 const TRANSACTION_SLOTS_MAX: usize = 64;
+
+/// Longest ways of a call to the executor, of a block to be made final, and of an answer, in microseconds.
+const CALL_US_MAX: u64 = 3_000;
+const FINALIZE_US_MAX: u64 = 4_000;
+const REPLY_US_MAX: u64 = 500;
+/// Longest that one block takes there.
+const EXECUTION_US_MAX: u64 = CALL_US_MAX + FINALIZE_US_MAX + 2 * REPLY_US_MAX;
 
 /// What a run did.
 #[derive(Clone, Debug)]
@@ -413,14 +421,27 @@ impl World {
         self.plan.churn || self.nodes[node].who < self.plan.stakes.len()
     }
 
+    /// What the honest node that is furthest behind needs to fetch and execute everything up to `target`, which is no
+    /// fault of its own: an answer ends with the epoch, because the set after it is in its last block, and a lone validator
+    /// makes hundreds of blocks in a second that another node is cut off.
+    fn catching_up_us(&self, target: Height) -> u64 {
+        let honest = (0..self.nodes.len()).filter(|node| self.is_honest(*node));
+        let behind = honest.map(|node| target.get().saturating_sub(self.finalized[node].get())).max();
+        let per_answer = self.plan.epoch_length.clamp(1, FETCH_BLOCKS_MAX.into());
+        let answers = behind.unwrap_or(0).div_ceil(per_answer);
+        answers * (2 * self.plan.delay_us.1 + per_answer * EXECUTION_US_MAX)
+    }
+
     /// Runs to the end of the plan: faults, then healing, then the heights asked for.
     pub fn run(&mut self) -> Result<Report, String> {
-        let deadline_us = (self.plan.faults_ms + self.plan.recovery_ms) * 1000;
+        let mut deadline_us = (self.plan.faults_ms + self.plan.recovery_ms) * 1000;
         let (mut target, mut healed_us) = (None, 0);
         while self.step()? {
             if !self.faults && target.is_none() {
-                target = Some(Height::new(self.one_chain.height().get() + self.plan.heights_after));
+                let height = Height::new(self.one_chain.height().get() + self.plan.heights_after);
+                target = Some(height);
                 healed_us = self.now_us;
+                deadline_us += self.catching_up_us(height);
             }
             let honest = (0..self.nodes.len()).filter(|node| self.is_honest(*node));
             let reached =
@@ -628,7 +649,7 @@ impl World {
                 }
             }
             request => {
-                let delay = self.rng.random_range(50..3_000);
+                let delay = self.rng.random_range(50..CALL_US_MAX);
                 self.schedule(delay, What::Call { node, life, executor_life, request });
             }
         }
@@ -706,7 +727,7 @@ impl World {
     }
 
     fn reply(&mut self, node: usize, life: u64, executor_life: u64, reply: EngineReply) {
-        let delay = self.rng.random_range(20..500);
+        let delay = self.rng.random_range(20..REPLY_US_MAX);
         self.schedule(delay, What::Reply { node, life, executor_life, reply });
     }
 
@@ -731,7 +752,7 @@ impl World {
             }
             Outbound::Finalize(choice) => {
                 let (life, executor_life) = (self.nodes[node].life, self.nodes[node].executor_life);
-                let delay = self.rng.random_range(50..4_000);
+                let delay = self.rng.random_range(50..FINALIZE_US_MAX);
                 self.schedule(delay, What::Finalize { node, life, executor_life, choice });
                 Ok(())
             }

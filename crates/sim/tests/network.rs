@@ -23,6 +23,14 @@ fn quiet_networks_of_one_three_four_and_seven_finalize_one_chain() {
     }
 }
 
+/// A lone validator makes a block every few milliseconds; a follower far away learns an epoch of four in a round trip.
+#[test]
+fn a_follower_that_falls_thousands_of_blocks_behind_gets_there_as_fast_as_its_link_allows() {
+    let slow = Plan { epoch_length: 4, pace_ms: (0, 0), delay_us: (40_000, 90_000), ..Plan::quiet(1, &[1]) };
+    let report = check(&Plan { followers: 1, ..slow });
+    assert!(report.height.get() > 2_000 && report.recovery_ms > 10_000, "it was not behind: {report:?}");
+}
+
 /// One of four signs everything twice and shows the second signatures when the epoch is over.
 #[test]
 fn second_signatures_shown_when_the_epoch_is_over_are_known_to_everybody_and_end_in_blocks() {
