@@ -422,14 +422,16 @@ impl World {
     }
 
     /// What the honest node that is furthest behind needs to fetch and execute everything up to `target`, which is no
-    /// fault of its own: an answer ends with the epoch, because the set after it is in its last block, and a lone validator
-    /// makes hundreds of blocks in a second that another node is cut off.
+    /// fault of its own: an answer ends with the epoch, because the set after it is in its last block, some are cut
+    /// to a block, and a lone validator makes hundreds of blocks in a second that another node is cut off. Twice, because
+    /// liars' answers are asked for again.
     fn catching_up_us(&self, target: Height) -> u64 {
         let honest = (0..self.nodes.len()).filter(|node| self.is_honest(*node));
         let behind = honest.map(|node| target.get().saturating_sub(self.finalized[node].get())).max();
-        let per_answer = self.plan.epoch_length.clamp(1, FETCH_BLOCKS_MAX.into());
+        let cut = self.plan.short_answer_permille > 0;
+        let per_answer = if cut { 1 } else { self.plan.epoch_length.clamp(1, FETCH_BLOCKS_MAX.into()) };
         let answers = behind.unwrap_or(0).div_ceil(per_answer);
-        answers * (2 * self.plan.delay_us.1 + per_answer * EXECUTION_US_MAX)
+        2 * answers * (2 * self.plan.delay_us.1 + per_answer * EXECUTION_US_MAX)
     }
 
     /// Runs to the end of the plan: faults, then healing, then the heights asked for.
