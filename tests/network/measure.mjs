@@ -34,13 +34,17 @@ const quantile = (values, q) => [...values].sort((a, b) => a - b)[Math.floor(q *
 /** Looks at the last blocks once a second: rarely enough to cost the nodes nothing, often enough to miss none. */
 const LOOK_MS = 1_000;
 
-/** Follows every node's final blocks for a while: their stamps, and when they became final on each node. */
-async function follow(cluster, seconds) {
+/**
+ * Follows every node's final blocks for a while: their stamps, and when they became final on each node. A look asks for the
+ * blocks of three seconds at the fastest possible, no more, because nodes that answer do nothing else meanwhile.
+ */
+async function follow(cluster, seconds, delay_ms) {
+  const count = Math.min(HEADERS_MAX, Math.ceil((3 * LOOK_MS) / (2 * delay_ms)));
   const blocks = cluster.all().map(() => new Map());
   for (let looks = 0; looks < (seconds * 1000) / LOOK_MS; looks++) {
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     for (const node of cluster.all()) {
-      const { headers } = await cluster.rest(node, `/consensus/v1/headers?count=${HEADERS_MAX}`);
+      const { headers } = await cluster.rest(node, `/consensus/v1/headers?count=${count}`);
       headers.forEach((header) => blocks[node].set(header.height, header));
     }
   }
@@ -94,7 +98,7 @@ async function at(delay_ms, { tandem, cables, work, seconds, rate }) {
   // Blocks with something in them take time to build and to execute.
   const sending = rate ? cluster.load(rate, seconds) : undefined;
   sending?.catch(() => {}); // awaited below
-  const blocks = await follow(cluster, seconds);
+  const blocks = await follow(cluster, seconds, delay_ms);
   const after = await readings();
   const viewsAfter = (await cluster.status(0)).view;
   const [consensusd, executord] = cpu().map((ms, role) => (ms - cpuBefore[role]) / (viewsAfter - views));
