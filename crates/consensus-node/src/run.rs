@@ -245,7 +245,6 @@ async fn start_mesh(
     };
     let identity = MeshIdentity::validators(settings.keys.iter().cloned());
     let (mesh, events) = Mesh::start(mesh_config, identity).await?;
-    let sets = [Some(replica.validators()), Some(replica.next_validators()), replica.previous_validators()];
-    mesh.set_validators(&sets.into_iter().flatten().cloned().collect::<Vec<_>>());
+    mesh.set_validators(&replica.sets_heard().cloned().collect::<Vec<_>>());
     Ok((mesh, events))
 }

@@ -13,12 +13,13 @@
 //! | E3 | links s1 -> t1 and s2 -> t2 with s1 < s2 < t2 < t1 |
 //! | E4 | timeout(w) reporting a certificate below v, with w >= v, and commit(v) |
 
+use crate::certificate::Certificate;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use types::{
-    Claim, CommitQc, CommitVote, Epoch, Evidence, Header, Justify, Offence, PrepareVote, ProposalVote, Qc,
-    Tc, TimeoutVote, ValidatorIndex, View, Witness,
+    Claim, CommitQc, CommitVote, Epoch, Evidence, Header, Offence, PrepareVote, ProposalVote, Qc, Tc,
+    TimeoutVote, ValidatorIndex, View, Witness,
 };
 
 /// Two statements that cannot both be an honest validator's.
@@ -253,18 +254,7 @@ impl Audit {
 
 /// What the certificates in a header prove, each with its epoch. They must be verified before they are used.
 pub fn header_witnesses(header: &Header) -> Vec<(Epoch, Witness)> {
-    let mut witnesses = Vec::new();
-    match &header.justify {
-        Justify::Genesis => {}
-        Justify::EpochBoundary(qc) => witnesses.push((qc.epoch, qc.into())),
-        Justify::Prepare(qc) => witnesses.push((qc.epoch, qc.into())),
-    }
-    if let Some(tc) = &header.timeout {
-        witnesses.push((tc.epoch, tc.into()));
-        witnesses.extend(tc.high_qc.iter().map(|qc| (qc.epoch, qc.into())));
-    }
-    witnesses.extend(header.last_commit.iter().map(|qc| (qc.epoch, qc.into())));
-    witnesses
+    Certificate::of_header(header).iter().map(Certificate::witness).collect()
 }
 
 fn first(conflicts: Vec<Conflict>) -> Result<(), Conflict> {

@@ -478,11 +478,13 @@ pub fn check_shape(items: &[Vec<u8>], block: Epoch, period: Period) -> Result<Ve
 
 /// Whom the evidence of a block names. For blocks whose evidence was checked: what does not decode names nobody.
 pub fn names(items: &[Vec<u8>]) -> Vec<Offender> {
-    let named = |evidence: Evidence| {
-        let epoch = evidence.epoch();
-        evidence.offenders().into_iter().map(move |index| (epoch, index))
-    };
-    items.iter().filter_map(|item| Evidence::decode(item).ok()).flat_map(named).collect()
+    let evidence = items.iter().filter_map(|item| Evidence::decode(item).ok());
+    evidence.flat_map(|evidence| offenders_of(&evidence)).collect()
+}
+
+/// Whom a piece of evidence names.
+pub(crate) fn offenders_of(evidence: &Evidence) -> Vec<Offender> {
+    evidence.offenders().into_iter().map(|index| (evidence.epoch(), index)).collect()
 }
 
 /// Pieces of evidence a peer may send: a burst, then one for every pause.

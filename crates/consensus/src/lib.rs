@@ -10,6 +10,7 @@
 //! - [`Disk`]: what it needs from storage. [`Audit`]: who signed what no honest validator signs.
 
 pub mod audit;
+mod certificate;
 pub mod disk;
 pub mod evidence;
 pub mod ready;

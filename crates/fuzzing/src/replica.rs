@@ -19,7 +19,7 @@ use consensus::Disk;
 use consensus::tree::NODES_MAX;
 use consensus::{EngineReply, Event, Input, Outbound, Request};
 use sim::byzantine::BEHAVIOURS;
-use sim::checks::{NothingSlashable, OneChain, durable_before_sent, executed_before_final};
+use sim::checks::{NothingSlashable, OneChain, durable_before_sent, executed_before_final, is_own_word};
 use sim::disk::CrashPoint;
 use sim::plan::Plan;
 use sim::sets::Sets;
@@ -664,16 +664,9 @@ impl World {
     }
 
     fn check_sent(&mut self, message: &ConsensusMessage) {
-        let is_vote = !matches!(
-            message,
-            ConsensusMessage::Qc(_)
-                | ConsensusMessage::Tc(_)
-                | ConsensusMessage::CommitQc(_)
-                | ConsensusMessage::Evidence(..)
-        );
         let is_member = self.place_in(message.epoch()).is_some();
         assert!(
-            !is_vote || is_member || (self.who.is_some() && !self.truthful),
+            !is_own_word(message) || is_member || (self.who.is_some() && !self.truthful),
             "a {} of epoch {}, in which it has no vote",
             message.kind(),
             message.epoch()

@@ -106,6 +106,17 @@ fn slashable(conflict: consensus::Conflict) -> String {
     format!("SLASHABLE: {conflict}")
 }
 
+/// Whether a message says what its sender signed itself: a vote or a proposal, and not what others have proven.
+pub fn is_own_word(message: &ConsensusMessage) -> bool {
+    !matches!(
+        message,
+        ConsensusMessage::Qc(_)
+            | ConsensusMessage::Tc(_)
+            | ConsensusMessage::CommitQc(_)
+            | ConsensusMessage::Evidence(..)
+    )
+}
+
 /// Whatever is sent is covered by the sign-state on disk (C-7).
 pub fn durable_before_sent(
     durable: Option<&SignState>,
@@ -113,22 +124,10 @@ pub fn durable_before_sent(
     message: &ConsensusMessage,
 ) -> Result<(), String> {
     let Some(state) = durable else {
-        return match message {
-            ConsensusMessage::Qc(_)
-            | ConsensusMessage::Tc(_)
-            | ConsensusMessage::CommitQc(_)
-            | ConsensusMessage::Evidence(..) => Ok(()),
-            _ => Err(format!("validator {by} sent a {} before any sign-state was durable", message.kind())),
-        };
+        let error = || format!("validator {by} sent a {} before any sign-state was durable", message.kind());
+        return if is_own_word(message) { Err(error()) } else { Ok(()) };
     };
-    let voted = !matches!(
-        message,
-        ConsensusMessage::Qc(_)
-            | ConsensusMessage::Tc(_)
-            | ConsensusMessage::CommitQc(_)
-            | ConsensusMessage::Evidence(..)
-    );
-    if voted && state.epoch != message.epoch() {
+    if is_own_word(message) && state.epoch != message.epoch() {
         let (epoch, kind) = (message.epoch(), message.kind());
         return match state.epoch > epoch {
             true => Ok(()),

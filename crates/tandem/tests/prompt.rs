@@ -137,8 +137,11 @@ impl Session {
     }
 }
 
-fn new_key(home: &Path) -> Session {
-    Session::start(home, &format!("keys new --kdf pbkdf2 --address {OWNER}"))
+/// Makes a key with these answers; how that ended, and what was shown.
+fn new_key_with(home: &Path, answers: &[(&str, &str)]) -> (ExitStatus, String) {
+    let mut session = Session::start(home, &format!("keys new --kdf pbkdf2 --address {OWNER}"));
+    session.answers(answers);
+    session.ends()
 }
 
 /// Whether the keystore in a directory opens with a password.
@@ -155,9 +158,8 @@ fn is_empty(home: &Path) -> bool {
 fn a_password_that_is_typed_is_never_shown_and_opens_what_was_made_with_it() {
     let home = TempDir::new().unwrap();
     let home = home.path();
-    let mut session = new_key(home);
-    session.answers(&[("New password: ", "pässword one\n"), ("Again: ", "pässword one\r")]);
-    let (status, shown) = session.ends();
+    let answers = [("New password: ", "pässword one\n"), ("Again: ", "pässword one\r")];
+    let (status, shown) = new_key_with(home, &answers);
     assert!(status.success() && shown.contains("keystore in validator.json"), "{shown}");
     assert!(!shown.contains("ssword one"), "{shown}");
     assert!(opens_with(home, "pässword one"));
@@ -178,11 +180,9 @@ fn a_password_that_is_typed_is_never_shown_and_opens_what_was_made_with_it() {
 #[test]
 fn what_is_taken_back_while_typing_is_no_part_of_the_password() {
     let home = TempDir::new().unwrap();
-    let mut session = new_key(home.path());
     let typed =
         format!("nonsense{CTRL_U}sec{BACKSPACE}{BACKSPACE}{BACKSPACE}{BACKSPACE}öä{BACKSPACE}lx\x08\n");
-    session.answers(&[("New password: ", &typed), ("Again: ", "öl\n")]);
-    let (status, shown) = session.ends();
+    let (status, shown) = new_key_with(home.path(), &[("New password: ", &typed), ("Again: ", "öl\n")]);
     assert!(status.success(), "{shown}");
     assert!(opens_with(home.path(), "öl") && !opens_with(home.path(), "oel"));
 }
@@ -201,9 +201,7 @@ fn two_passwords_that_differ_and_empty_ones_are_refused_and_nothing_is_written()
         ),
         (&[("New password: ", "\n")][..], "the password is empty"),
     ] {
-        let mut session = new_key(home.path());
-        session.answers(answers);
-        let (status, shown) = session.ends();
+        let (status, shown) = new_key_with(home.path(), answers);
         assert_eq!(status.code(), Some(1), "{shown}");
         assert!(shown.contains(reason) && is_empty(home.path()), "{shown}");
     }
@@ -220,9 +218,7 @@ fn the_end_of_input_at_any_question_is_refused_and_nothing_is_written() {
         // Not even where it would have been complete.
         &[("New password: ", "half\n"), ("Again: ", half)][..],
     ] {
-        let mut session = new_key(home.path());
-        session.answers(answers);
-        let (status, shown) = session.ends();
+        let (status, shown) = new_key_with(home.path(), answers);
         assert_eq!(status.code(), Some(1), "{shown}");
         assert!(shown.contains("the input ended") && is_empty(home.path()), "{shown}");
     }
@@ -238,9 +234,7 @@ fn ctrl_c_at_any_question_ends_the_process_as_everywhere_and_nothing_is_written(
         &[("New password: ", CTRL_BACKSLASH)][..],
         &[("New password: ", "half\n"), ("Again: ", CTRL_C)][..],
     ] {
-        let mut session = new_key(home.path());
-        session.answers(answers);
-        let (status, shown) = session.ends();
+        let (status, shown) = new_key_with(home.path(), answers);
         assert_eq!(status.signal(), Some(rustix::process::Signal::INT.as_raw()), "{shown}");
         assert!(is_empty(home.path()), "{shown}");
     }
@@ -249,9 +243,8 @@ fn ctrl_c_at_any_question_ends_the_process_as_everywhere_and_nothing_is_written(
 #[test]
 fn a_password_longer_than_any_is_refused_with_the_limit_while_it_is_typed() {
     let home = TempDir::new().unwrap();
-    let mut session = new_key(home.path());
-    session.answers(&[("New password: ", &"x".repeat(keystore::PASSWORD_BYTES_MAX + 1))]);
-    let (status, shown) = session.ends();
+    let endless = "x".repeat(keystore::PASSWORD_BYTES_MAX + 1);
+    let (status, shown) = new_key_with(home.path(), &[("New password: ", &endless)]);
     assert_eq!(status.code(), Some(1), "{shown}");
     assert!(shown.contains("more than 4096 bytes") && is_empty(home.path()), "{shown}");
 }

@@ -99,6 +99,11 @@ impl Replica {
         self.previous.as_ref()
     }
 
+    /// Whose members are heard: this epoch's set, the next one's, the one before's.
+    pub fn sets_heard(&self) -> impl Iterator<Item = &Arc<ValidatorSet>> {
+        [&self.set, &self.next.set].into_iter().chain(&self.previous)
+    }
+
     /// The set of any epoch up to the next one, as far as it is stored.
     pub fn validators_of(
         &self,

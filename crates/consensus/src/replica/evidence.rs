@@ -6,14 +6,14 @@ use super::{Certificate, Now, Replica};
 use crate::disk::{Disk, DiskError, Record};
 use crate::evidence::{
     BadInclusion, Checks, Judge, Offender, Period, Pool, Rations, StoredEvidence, Trust, Watch, check_shape,
-    names,
+    names, offenders_of,
 };
 use crate::ready::{Event, Outbound};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use types::{
-    B256, Block, Commit, ConsensusMessage, Domain, Epoch, Evidence, Header, Height, Justify, Proposal,
-    PublicKey, RejectionCode, Tc, Timeout, ValidatorIndex, ValidatorSet, View, Witness,
+    B256, Block, Commit, ConsensusMessage, Domain, Epoch, Evidence, Header, Height, Proposal, PublicKey,
+    RejectionCode, Timeout, ValidatorIndex, ValidatorSet, View, Witness,
 };
 
 /// Evidence of peers that waits to be checked in the same step.
@@ -36,8 +36,26 @@ pub(super) struct Offences {
 #[derive(Debug)]
 struct Former {
     watch: Watch,
+    set: Arc<ValidatorSet>,
+    domain: Domain,
     /// The view in which this node left that epoch.
     view: View,
+}
+
+impl Former {
+    fn new(watch: Watch, set: Arc<ValidatorSet>, domain: Domain, view: View) -> Self {
+        let domain = Domain { epoch: set.epoch().get(), ..domain };
+        Self { watch, set, domain, view }
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        Judge { set: &self.set, domain: &self.domain, view: self.view }
+    }
+
+    fn observe(&mut self, checks: &mut Checks, witness: Witness, trust: Trust) -> Vec<Evidence> {
+        let judge = Judge { set: &self.set, domain: &self.domain, view: self.view };
+        self.watch.observe(judge, checks, witness, trust)
+    }
 }
 
 impl Offences {
@@ -89,16 +107,17 @@ impl Replica {
         let pool = &mut self.offences.pool;
         for StoredEvidence { evidence, included } in done {
             let height = included.map_or(final_height, |(height, _)| height);
-            pool.include(evidence.offenders().into_iter().map(|index| (evidence.epoch(), index)), height);
+            pool.include(offenders_of(&evidence), height);
         }
         for StoredEvidence { evidence, .. } in waiting {
             pool.add(evidence);
         }
         pool.expire(self.set.epoch());
         // What was only seen is on no disk: the epoch before is watched anew, around the view its boundary became final in.
-        let former = self.previous.as_ref().zip(self.epoch_root.commit.as_ref());
-        self.offences.former = former
-            .map(|(set, commit)| Former { watch: Watch::new(set.epoch()), view: commit.vote.view.next() });
+        let former = self.previous.clone().zip(self.epoch_root.commit.as_ref());
+        self.offences.former = former.map(|(set, commit)| {
+            Former::new(Watch::new(set.epoch()), set, self.domain, commit.vote.view.next())
+        });
         let pool = &self.offences.pool;
         let pending = pool.pending().iter().flat_map(|pending| pending.names());
         let guilty: Vec<_> = pending.chain(pool.included().keys().copied()).collect();
@@ -108,11 +127,11 @@ impl Replica {
     /// An epoch was entered. What was seen of the one before, which this node left in `view`, is kept while this one
     /// lasts.
     pub(super) fn watch_next_epoch(&mut self, view: View) {
+        let sets: Vec<_> = self.sets_heard().cloned().collect();
         let offences = &mut self.offences;
         let watch = std::mem::replace(&mut offences.watch, Watch::new(self.set.epoch()));
-        offences.former = Some(Former { watch, view });
-        let sets = [Some(&self.set), Some(&self.next.set), self.previous.as_ref()];
-        offences.rations.retain(|key| sets.into_iter().flatten().any(|set| set.index_of(key).is_some()));
+        offences.former = self.previous.clone().map(|set| Former::new(watch, set, self.domain, view));
+        offences.rations.retain(|key| sets.iter().any(|set| set.index_of(key).is_some()));
     }
 
     // Detection.
@@ -130,13 +149,8 @@ impl Replica {
         let found = if epoch == self.set.epoch() {
             let judge = Judge { set: &self.set, domain: &self.domain, view };
             watch.observe(judge, checks, witness, trust)
-        } else if let Some((set, former)) = self.previous.as_ref().zip(former.as_mut())
-            && epoch == set.epoch()
-            && epoch == former.watch.epoch()
-        {
-            let domain = Domain { epoch: epoch.get(), ..self.domain };
-            let judge = Judge { set, domain: &domain, view: former.view };
-            former.watch.observe(judge, checks, witness, trust)
+        } else if let Some(former) = former.as_mut().filter(|former| former.watch.epoch() == epoch) {
+            former.observe(checks, witness, trust)
         } else {
             Vec::new()
         };
@@ -183,18 +197,13 @@ impl Replica {
         let (epoch, witness) = certificate.witness();
         let view = self.safety.state().view;
         let Offences { former, checks, .. } = &mut self.offences;
-        let Some((set, former)) = self.previous.as_ref().zip(former.as_ref()) else { return };
-        if epoch != set.epoch() || epoch != former.watch.epoch() {
-            return;
-        }
-        let domain = Domain { epoch: epoch.get(), ..self.domain };
-        let judge = Judge { set, domain: &domain, view: former.view };
+        let Some(former) = former.as_ref().filter(|former| former.watch.epoch() == epoch) else { return };
         checks.enter(self.set.epoch(), view);
-        let looks = checks.hears(sender) && former.watch.is_news(judge, &witness);
+        let looks = checks.hears(sender) && former.watch.is_news(former.judge(), &witness);
         if !looks || !checks.late_certificate_of(*sender) {
             return;
         }
-        if certificate.verify(set, &domain) {
+        if certificate.verify(&former.set, &former.domain) {
             self.observe_in(epoch, witness, Trust::Verified);
         } else {
             self.blame_key(sender, "sent a certificate of the epoch before that does not verify");
@@ -203,8 +212,7 @@ impl Replica {
 
     /// The key that an index means in a message's epoch: this one, the next or the one before.
     fn key_in(&self, epoch: Epoch, index: ValidatorIndex) -> Option<PublicKey> {
-        let sets = [Some(&self.set), Some(&self.next.set), self.previous.as_ref()];
-        let set = sets.into_iter().flatten().find(|set| set.epoch() == epoch)?;
+        let set = self.sets_heard().find(|set| set.epoch() == epoch)?;
         set.get(index).map(|validator| validator.public_key)
     }
 
@@ -344,7 +352,7 @@ impl Replica {
         named.extend(self.offences.pool.included().keys().copied());
         for (position, evidence) in pieces.into_iter().enumerate() {
             let epoch = evidence.epoch();
-            let accused: Vec<_> = evidence.offenders().into_iter().map(|index| (epoch, index)).collect();
+            let accused = offenders_of(&evidence);
             if accused.iter().all(|name| named.contains(name)) {
                 return Ok(Err(BadInclusion::Stale { position }));
             }
@@ -392,10 +400,6 @@ impl Replica {
     }
 }
 
-fn offenders_of(evidence: &Evidence) -> Vec<Offender> {
-    evidence.offenders().into_iter().map(|index| (evidence.epoch(), index)).collect()
-}
-
 /// The certificates in a message.
 fn carried(message: &ConsensusMessage) -> Vec<Certificate> {
     let prepare = |qc: &types::Qc| Certificate::Prepare(qc.clone());
@@ -404,30 +408,17 @@ fn carried(message: &ConsensusMessage) -> Vec<Certificate> {
         ConsensusMessage::Commit(_, Commit { qc, .. }) => vec![prepare(qc)],
         ConsensusMessage::Timeout(_, Timeout { high_qc, .. }) => high_qc.iter().map(prepare).collect(),
         ConsensusMessage::Qc(qc) => vec![prepare(qc)],
-        ConsensusMessage::Tc(tc) => with_high_qc(tc),
+        ConsensusMessage::Tc(tc) => Certificate::of_timeout(tc),
         ConsensusMessage::CommitQc(qc) => vec![Certificate::Commit(qc.clone())],
         ConsensusMessage::Prepare(..) | ConsensusMessage::Evidence(..) => Vec::new(),
     }
 }
 
 fn carried_by_proposal(proposal: &Proposal) -> Vec<Certificate> {
-    let header = &proposal.block.header;
-    let mut carried = Vec::new();
-    match &header.justify {
-        Justify::Genesis => {}
-        Justify::Prepare(qc) => carried.push(Certificate::Prepare(qc.clone())),
-        Justify::EpochBoundary(qc) => carried.push(Certificate::Commit(qc.clone())),
-    }
-    carried.extend(header.timeout.iter().flat_map(with_high_qc));
-    carried.extend(header.last_commit.iter().cloned().map(Certificate::Commit));
+    let mut carried = Certificate::of_header(&proposal.block.header);
     if let Some(again) = &proposal.again {
         carried.push(Certificate::Prepare(again.source.clone()));
-        carried.extend(again.timeout.iter().flat_map(with_high_qc));
+        carried.extend(again.timeout.iter().flat_map(Certificate::of_timeout));
     }
     carried
-}
-
-fn with_high_qc(tc: &Tc) -> Vec<Certificate> {
-    let high_qc = tc.high_qc.iter().cloned().map(Certificate::Prepare);
-    std::iter::once(Certificate::Timeout(tc.clone())).chain(high_qc).collect()
 }

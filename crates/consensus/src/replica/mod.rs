@@ -24,6 +24,7 @@ mod status;
 mod together;
 mod votes;
 
+use crate::certificate::Certificate;
 use crate::disk::{Disk, DiskError, Record, Recovered, SignState};
 use crate::evidence::Period;
 use crate::ready::{Event, Outbound, Ready};
@@ -40,7 +41,7 @@ use types::genesis::Timing;
 use types::message::Reproposal;
 use types::{
     Address, B256, CommitQc, CommitVote, ConsensusMessage, Domain, Epoch, EpochSchedule, FetchResponse,
-    Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View, Witness,
+    Genesis, Height, PrepareVote, PublicKey, Qc, ValidatorIndex, ValidatorSet, View,
 };
 
 pub use guard::WaitStatus;
@@ -698,32 +699,6 @@ fn check_sign_state(
         return Err(StartError::ForeignSignState { found: foreign, epoch: state.epoch, own, expected });
     }
     Ok(())
-}
-
-/// A certificate of any kind, as it arrives.
-enum Certificate {
-    Prepare(Qc),
-    Timeout(types::Tc),
-    Commit(CommitQc),
-}
-
-impl Certificate {
-    /// What it proves, with its epoch.
-    fn witness(&self) -> (Epoch, Witness) {
-        match self {
-            Self::Prepare(qc) => (qc.epoch, qc.into()),
-            Self::Timeout(tc) => (tc.epoch, tc.into()),
-            Self::Commit(qc) => (qc.epoch, qc.into()),
-        }
-    }
-
-    fn verify(&self, set: &ValidatorSet, domain: &Domain) -> bool {
-        match self {
-            Self::Prepare(qc) => qc.verify(set, domain).is_ok(),
-            Self::Timeout(tc) => tc.verify(set, domain).is_ok(),
-            Self::Commit(qc) => qc.verify(set, domain).is_ok(),
-        }
-    }
 }
 
 /// Hashes of certificates that verified, so that the same bytes are checked once.
