@@ -104,7 +104,8 @@ const NO_ROOM_MAX: usize = 32;
 
 /// Executes `candidates`, leaving out those that fail validation or do not fit, until they end, the block is full, or
 /// `stop` says that time is up (asked before every candidate). Uses the threads of the current rayon pool. Candidates
-/// that depend on each other are included in the order they come in.
+/// that are known to depend on each other are included in the order they come in; where that shows only when they run,
+/// one that had to be tried again comes after those that stayed.
 ///
 /// A candidate the EVM itself fails on is left out as well; only unreadable state and evidence that makes every block
 /// with it invalid end the build with an error.

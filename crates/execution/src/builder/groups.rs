@@ -6,7 +6,7 @@ use crate::RecoveredTx;
 use alloy_consensus::Transaction;
 use alloy_primitives::{
     Address,
-    map::{DefaultHashBuilder, HashMap},
+    map::{DefaultHashBuilder, HashMap, HashSet},
 };
 use std::hash::BuildHasher;
 
@@ -83,6 +83,7 @@ pub(super) fn group(batch: &[RecoveredTx], memory: &BuildMemory) -> Groups {
 fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
     let mut groups = Joined::new(batch.len());
     let hasher = DefaultHashBuilder::default();
+    let created: HashSet<Address> = batch.iter().filter_map(creates).collect();
     let mut first: HashMap<u64, u32> = HashMap::default();
     first.reserve(3 * batch.len());
     for (number, transaction) in batch.iter().enumerate() {
@@ -94,11 +95,18 @@ fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
         };
         let sender = transaction.sender();
         meet(Key::Account(&sender));
+        if let Some(address) = creates(transaction) {
+            meet(Key::Contract(&address));
+        }
         let Some(kind) = kind_of(transaction) else { continue };
         let envelope = transaction.envelope();
         let (to, input) = (&kind.0, envelope.input());
         if input.is_empty() || !envelope.value().is_zero() {
             meet(Key::Account(to));
+        }
+        if created.contains(to) {
+            // Before its creation there is nothing to call: whoever does that succeeds without an effect.
+            meet(Key::Contract(to));
         }
         let mut known = false;
         for contract in memory.hot(&kind) {
@@ -119,6 +127,11 @@ fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
         }
     }
     (0..batch.len() as u32).map(|number| groups.root(number)).collect()
+}
+
+/// The contract a transaction creates, unless it fails.
+fn creates(transaction: &RecoveredTx) -> Option<Address> {
+    transaction.envelope().is_create().then(|| transaction.sender().create(transaction.nonce()))
 }
 
 /// The addresses among the first arguments of a call.

@@ -311,3 +311,20 @@ fn when_much_is_tried_again_whatever_is_guessed_builds_go_serial_for_a_while() {
     (0..BATCH_FIRST).for_each(|_| memory.begin());
     assert!(!memory.is_crowded());
 }
+
+#[test]
+fn a_creation_and_the_calls_of_what_it_creates_run_on_one_thread() {
+    let (chain, _) = chain();
+    let created = chain.keys[0].address().create(0);
+    // Arguments that name somebody would let calls of a contract run apart from each other.
+    let pay = |n: usize, to: Address| {
+        let arguments = [&[1, 2, 3, 4], chain.keys[n].address().into_word().as_slice()].concat();
+        chain.keys[n].sign(tx(0, TxKind::Call(to), 100_000, arguments.into()))
+    };
+    let mut batch = vec![chain.keys[0].sign(tx(0, TxKind::Create, 300_000, deployer(&COUNTER)))];
+    batch.extend((1..20).map(|n| pay(n, created)));
+    batch.extend((20..39).map(|n| pay(n, Address::repeat_byte(0x77))));
+    let chunks = groups::group(&batch, &BuildMemory::new()).chunks;
+    assert!(chunks.len() > 1);
+    assert!(chunks.contains(&(0..20).collect()), "{chunks:?}");
+}
