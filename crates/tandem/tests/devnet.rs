@@ -183,13 +183,11 @@ fn four_validators_agree_outlive_kills_and_stop_in_order() {
     // An executor that hangs is noticed and named; its validator comes back by itself.
     let executor = net.pid(1, "executord");
     signal(executor, Signal::STOP);
-    let asked = Instant::now();
     let reason = eventually("a reason", || {
         let status = net.status(1);
         status["reasons"].as_array()?.iter().find(|reason| reason["code"] == "engine_down").cloned()
     });
     assert!(reason["message"].as_str().is_some_and(|text| !text.is_empty()));
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     let goal = net.height(0) + 3;
     eventually("blocks without the fourth validator", || (net.height(0) >= goal).then_some(()));
     signal(executor, Signal::CONT);
