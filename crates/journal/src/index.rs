@@ -117,6 +117,14 @@ impl Index {
         }
     }
 
+    /// Adds a mark that [`Self::check_mark`] allows.
+    pub fn finalize(&mut self, height: u64, hash: B256) {
+        if self.finalized.is_empty() {
+            self.finalized_from = height;
+        }
+        self.finalized.push(hash);
+    }
+
     /// Adds a durable record.
     pub fn add(&mut self, segment: NonZeroU32, entry: &IndexEntry) -> Result<(), MarkError> {
         let location = Location { segment, offset: entry.offset };
@@ -135,10 +143,7 @@ impl Index {
             Some(Kind::Finalized) => {
                 let stored = self.block(&entry.hash).is_some();
                 if self.check_mark(entry.height, &entry.hash, stored)? {
-                    if self.finalized.is_empty() {
-                        self.finalized_from = entry.height;
-                    }
-                    self.finalized.push(entry.hash);
+                    self.finalize(entry.height, entry.hash);
                 }
             }
             Some(Kind::Evidence) => {
