@@ -42,8 +42,7 @@ pub enum Record {
     Block(Arc<Block>),
     /// A commit certificate. Its block may still be missing.
     Commit(CommitQc),
-    /// The block at this height is final and the executor holds it durably. Heights rise by one. The only record that a
-    /// [`Disk`] may leave for its next write, when it comes alone: whoever lost it asks the executor.
+    /// The block at this height is final and the executor holds it durably. Heights rise by one.
     Finalized {
         /// Height.
         height: Height,
@@ -58,8 +57,7 @@ pub enum Record {
     Epoch(Box<EpochInfo>),
 }
 
-/// Proof that a batch of records is on disk, but for a [`Record::Finalized`] alone. Only a [`Disk`] makes one, after its
-/// fsync.
+/// Proof that a batch of records is on disk. Only a [`Disk`] makes one, after its fsync.
 #[derive(Debug)]
 pub struct Durable(());
 

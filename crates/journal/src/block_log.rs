@@ -72,8 +72,6 @@ pub(crate) struct BlockLog {
     /// The active segment's records.
     listed: Listed,
     index: Index,
-    /// A mark that waits for the next batch. The index has it already.
-    held: Option<(Height, B256)>,
 }
 
 /// The records of one segment.
@@ -163,7 +161,6 @@ impl BlockLog {
             sequence: recovery.sequence,
             listed: scan.listed,
             index: recovery.index,
-            held: None,
         };
         let finalized = log.index.finalized_head().map(|(height, _)| height.get());
         let candidates = recovery.candidates.into_iter();
@@ -194,31 +191,8 @@ impl BlockLog {
         Ok((self.number.get().into(), reserved, used))
     }
 
-    /// Appends what is not stored yet as one batch and makes it durable, but for a mark alone, which waits for the next
-    /// batch (C-7.3). `sign` is the newest durable sign-state.
+    /// Appends what is not stored yet as one batch and makes it durable. `sign` is the newest durable sign-state.
     pub fn append(&mut self, sign: u64, entries: &[Entry<'_>]) -> Result<(), JournalError> {
-        match (self.held, entries) {
-            (_, []) => Ok(()),
-            (None, [Entry::Finalized(height, hash)]) => self.hold(*height, *hash),
-            _ => self.write(sign, entries),
-        }
-    }
-
-    /// Writes the mark that waits, if one does.
-    pub fn flush(&mut self, sign: u64) -> Result<(), JournalError> {
-        if self.held.is_some() { self.write(sign, &[]) } else { Ok(()) }
-    }
-
-    fn hold(&mut self, height: Height, hash: B256) -> Result<(), JournalError> {
-        let stored = self.index.block(&hash).is_some();
-        if self.is_new_mark(None, height.get(), &hash, stored)? {
-            self.index.finalize(height.get(), hash);
-            self.held = Some((height, hash));
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, sign: u64, entries: &[Entry<'_>]) -> Result<(), JournalError> {
         let mut batch = self.encode(sign, entries)?;
         if batch.records.is_empty() {
             return Ok(());
@@ -236,7 +210,6 @@ impl BlockLog {
         }
         self.active.write_at(&batch.bytes, self.position)?;
         self.active.sync()?;
-        self.held = None;
         self.position = end.next_multiple_of(BATCH_ALIGNMENT);
         self.sequence += listed.len() as u64;
         for entry in &listed {
@@ -295,16 +268,12 @@ impl BlockLog {
         Ok((records, bytes, problems))
     }
 
-    /// Encodes the mark that waits and what is new, refusing marks that contradict the log.
+    /// Encodes what is new, refusing marks that contradict the log.
     fn encode(&self, sign: u64, entries: &[Entry<'_>]) -> Result<Batch, JournalError> {
         let first = self.sequence + 1;
         let mut batch = Batch::default();
         let (mut blocks, mut commits) = (HashSet::new(), HashSet::new());
         let mut finalized: Option<(u64, B256)> = None;
-        if let Some((height, hash)) = self.held {
-            let header = RecordHeader::new(Kind::Finalized, first, first, sign, height.get(), hash);
-            batch.push(header, &())?;
-        }
         for entry in entries {
             let sequence = first + batch.records.len() as u64;
             let header = |kind, height: Height, hash| {

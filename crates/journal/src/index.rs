@@ -117,14 +117,6 @@ impl Index {
         }
     }
 
-    /// Adds a mark that [`Self::check_mark`] allows.
-    pub fn finalize(&mut self, height: u64, hash: B256) {
-        if self.finalized.is_empty() {
-            self.finalized_from = height;
-        }
-        self.finalized.push(hash);
-    }
-
     /// Adds a durable record.
     pub fn add(&mut self, segment: NonZeroU32, entry: &IndexEntry) -> Result<(), MarkError> {
         let location = Location { segment, offset: entry.offset };
@@ -143,7 +135,10 @@ impl Index {
             Some(Kind::Finalized) => {
                 let stored = self.block(&entry.hash).is_some();
                 if self.check_mark(entry.height, &entry.hash, stored)? {
-                    self.finalize(entry.height, entry.hash);
+                    if self.finalized.is_empty() {
+                        self.finalized_from = entry.height;
+                    }
+                    self.finalized.push(entry.hash);
                 }
             }
             Some(Kind::Evidence) => {

@@ -173,31 +173,6 @@ impl Journal {
         self.guard.clear_alarm()
     }
 
-    /// Writes what waits for a next write. To be called before a journal is given up in order.
-    pub fn flush(&mut self) -> Result<(), DiskError> {
-        self.durably(|journal| journal.blocks.flush(journal.sign.sequence()))
-    }
-
-    /// Records in both logs; grows with every write to them.
-    pub fn written(&self) -> u64 {
-        self.blocks.sequence() + self.sign.sequence()
-    }
-
-    /// Writes, unless a write failed before.
-    fn durably(
-        &mut self,
-        write: impl FnOnce(&mut Self) -> Result<(), JournalError>,
-    ) -> Result<(), DiskError> {
-        if let Some(error) = &self.poison {
-            return Err(DiskError(format!("not written, because an earlier write failed: {}", error.0)));
-        }
-        write(self).map_err(|error| {
-            let error = DiskError::from(error);
-            self.poison = Some(error.clone());
-            error
-        })
-    }
-
     /// Sizes and counts.
     pub fn stats(&self) -> Result<Stats, JournalError> {
         let (segments, reserved, bytes_used) = self.blocks.sizes()?;
@@ -310,10 +285,16 @@ impl Journal {
 }
 
 impl Disk for Journal {
-    /// At most one write and one fdatasync per log; the block log is durable before the sign-state is written. A finality
-    /// mark alone is kept in memory for the next write.
+    /// At most one write and one fdatasync per log; the block log is durable before the sign-state is written.
     fn persist(&mut self, records: &[Record]) -> Result<Durable, DiskError> {
-        self.durably(|journal| journal.write(records))?;
+        if let Some(error) = &self.poison {
+            return Err(DiskError(format!("not written, because an earlier write failed: {}", error.0)));
+        }
+        if let Err(error) = self.write(records) {
+            let error = DiskError::from(error);
+            self.poison = Some(error.clone());
+            return Err(error);
+        }
         for record in records {
             if let Record::Block(block) = record {
                 self.cache().insert(block.header.hash(), Arc::clone(block), block.payload.len());

@@ -90,7 +90,6 @@ fn write_heights(journal: &mut Journal, heights: std::ops::RangeInclusive<u64>) 
         journal.persist(&[Record::Commit(commit(&block))]).unwrap();
         journal.persist(&[mark(&block)]).unwrap();
     }
-    journal.flush().unwrap();
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -208,52 +207,6 @@ fn storing_again_costs_nothing_and_a_contradicting_mark_is_refused() {
 }
 
 #[test]
-fn a_mark_alone_counts_at_once_and_is_written_with_what_comes_next_or_when_a_journal_is_given_up() {
-    let dir = TempDir::new().unwrap();
-    let reopened = || open(dir.path()).1.finalized.map(|(height, _)| height.get());
-    let blocks = [1, 2, 3, 4].map(|height| block(height, 0, 10));
-    let (mut journal, _) = open(dir.path());
-    journal.persist(&blocks.clone().map(Record::Block)).unwrap();
-    let written = journal.written();
-    journal.persist(&[mark(&blocks[0])]).unwrap();
-    assert_eq!(journal.finalized(Height::new(1)).unwrap().unwrap().block, *blocks[0]);
-    assert_eq!(journal.stats().unwrap().finalized, Some(Height::new(1)));
-    journal.persist(&[sign(1)]).unwrap();
-    assert_eq!(journal.written(), written + 1, "the sign-state");
-    journal.persist(&[Record::Block(block(5, 0, 10))]).unwrap();
-    assert_eq!(journal.written(), written + 3, "the block, and the mark with it");
-    drop(journal);
-    assert_eq!(reopened(), Some(1));
-
-    let (mut journal, _) = open(dir.path());
-    journal.persist(&[mark(&blocks[1])]).unwrap();
-    drop(journal);
-    assert_eq!(reopened(), Some(1), "what a power loss takes");
-
-    let (mut journal, _) = open(dir.path());
-    journal.persist(&[mark(&blocks[1])]).unwrap();
-    let contradiction = [Record::Block(block(2, 7, 10)), mark(&block(2, 7, 10))];
-    let text = format!("{:?}", journal.persist(&contradiction).unwrap_err());
-    assert!(text.contains("is final already"), "{text}");
-    drop(journal);
-
-    // A second one makes a batch of both.
-    let (mut journal, _) = open(dir.path());
-    journal.persist(&[mark(&blocks[1])]).unwrap();
-    journal.persist(&[mark(&blocks[2])]).unwrap();
-    drop(journal);
-    assert_eq!(reopened(), Some(3));
-
-    let (mut journal, _) = open(dir.path());
-    journal.persist(&[mark(&blocks[3])]).unwrap();
-    journal.flush().unwrap();
-    journal.flush().unwrap();
-    drop(journal);
-    assert_eq!(reopened(), Some(4));
-    assert!(open(dir.path()).0.check().unwrap().problems.is_empty());
-}
-
-#[test]
 fn marks_must_rise_by_one_and_name_stored_blocks() {
     for (records, expected) in [
         (vec![Record::Block(block(3, 0, 1)), mark(&block(3, 0, 1))], "expected 2"),
@@ -324,8 +277,6 @@ fn losing_the_last_segment_is_proven_by_the_sign_state() {
     let dir = TempDir::new().unwrap();
     let (mut journal, _) = open(dir.path());
     write_heights(&mut journal, 1..=200);
-    // Whatever the last segment holds, the newest sign-state has seen it.
-    journal.persist(&[sign(201)]).unwrap();
     let last = journal.stats().unwrap().segments;
     drop(journal);
     std::fs::remove_file(dir.path().join(format!("blocks-{last:08}.log"))).unwrap();

@@ -1,5 +1,4 @@
-//! A simulated consensus disk. Everything in it is durable but a finality mark that came alone, which is so after the next
-//! write of anything but a sign-state; what a crash interrupts is lost from some record on.
+//! A simulated consensus disk. Everything in it is durable; what a crash interrupts is lost from some record on.
 
 use consensus::evidence::StoredEvidence;
 use consensus::{Disk, DiskError, Durable, Record, Recovered, Restraint, SignState};
@@ -26,8 +25,6 @@ pub struct SimDisk {
     order: Vec<B256>,
     commits: BTreeMap<Height, CommitQc>,
     finalized: BTreeMap<Height, B256>,
-    /// The mark that a crash loses.
-    held: Option<Height>,
     evidence: Vec<StoredEvidence>,
     /// What restrains signing; an operator may change it while the node is down.
     pub restraint: Restraint,
@@ -59,9 +56,6 @@ impl SimDisk {
     /// What a start finds.
     pub fn recover(&mut self) -> Recovered {
         self.crash = None;
-        if let Some(height) = self.held.take() {
-            self.finalized.remove(&height);
-        }
         let finalized = self.finalized.last_key_value().map(|(height, hash)| (*height, *hash));
         let height = finalized.map_or(Height::ZERO, |(height, _)| height);
         Recovered {
@@ -98,9 +92,6 @@ impl SimDisk {
     }
 
     fn write(&mut self, record: &Record) {
-        if !matches!(record, Record::SignState(_) | Record::Restraint(_)) {
-            self.held = None;
-        }
         match record {
             Record::SignState(state) => self.sign_state = Some((**state).clone()),
             Record::Block(block) => {
@@ -129,11 +120,6 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn persist(&mut self, records: &[Record]) -> Result<Durable, DiskError> {
-        if let (None, [mark @ Record::Finalized { height, .. }]) = (self.held, records) {
-            self.write(mark);
-            self.held = Some(*height);
-            return Ok(Durable::after_fsync());
-        }
         // A planned crash hits any one of a step's fsyncs.
         if self.crash.is_some() && self.spared > 0 {
             self.spared -= 1;

@@ -337,24 +337,6 @@ fn a_restart_with_the_executor_ahead_never_asks_it_about_siblings_of_its_final_b
 }
 
 #[test]
-fn a_finality_mark_that_a_power_loss_took_is_made_again_when_the_executor_answers() {
-    let mut lab = Lab::new();
-    let block = lab.block(1, None, None, b"block");
-    lab.propose(&block);
-    let commit = lab.commit_qc(&block, &OTHERS);
-    lab.receive(1, ConsensusMessage::CommitQc(commit));
-    assert_eq!((lab.height(), lab.disk.finalized_height().get()), (1, 1));
-    assert_eq!(lab.disk.clone().recover().finalized, None, "a mark alone waits for the next write");
-    lab.start().unwrap();
-    assert_eq!((lab.height(), lab.disk.finalized_height().get()), (1, 1));
-    // The next block's write takes it along.
-    let qc = lab.qc(&block, &OTHERS);
-    let next = lab.block(2, Some(&qc), None, b"next");
-    lab.propose(&next);
-    assert_eq!(lab.disk.clone().recover().finalized, Some((Height::new(1), block.header.hash())));
-}
-
-#[test]
 fn a_sibling_given_while_a_block_is_made_final_is_no_failure_of_the_executor() {
     let mut lab = Lab::new();
     let block = lab.block(1, None, None, b"block");
