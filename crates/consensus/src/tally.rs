@@ -145,11 +145,6 @@ impl<S: Statement + Ord + Copy> Tally<S> {
     pub fn stakes(&self, set: &ValidatorSet) -> Vec<(S, Stake)> {
         self.by_statement.iter().map(|(s, votes)| (*s, stake_of(set, votes.signatures.keys()))).collect()
     }
-
-    /// Everyone who voted, whatever for.
-    pub fn voters(&self, set: &ValidatorSet) -> SignerSet {
-        SignerSet::of(set.len(), self.by_statement.values().flat_map(|v| v.signatures.keys().copied()))
-    }
 }
 
 fn certify<S: Statement + Copy>(
@@ -206,11 +201,6 @@ impl<S: Statement + Ord + Copy> VoteBook<S> {
     /// The tally of a view, made when needed. The caller has checked that the view is in the window.
     pub fn at(&mut self, view: View) -> &mut Tally<S> {
         self.views.entry(view).or_default()
-    }
-
-    /// The tally of a view, if any vote came.
-    pub fn get(&self, view: View) -> Option<&Tally<S>> {
-        self.views.get(&view)
     }
 
     /// All tallies, ascending.

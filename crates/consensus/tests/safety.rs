@@ -6,8 +6,8 @@ use consensus::{Refusal, Safety};
 use crypto::SecretKey;
 use types::vote::Signed;
 use types::{
-    Address, B256, CommitVote, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, RejectionCode, Stake, Tc,
-    Timeout, TimeoutReason, Validator, ValidatorIndex, ValidatorSet, View,
+    Address, B256, CommitVote, Domain, Epoch, Height, PrepareVote, Qc, QuorumRule, RejectionCode, SignerSet,
+    Stake, Tc, Timeout, TimeoutReason, Validator, ValidatorIndex, ValidatorSet, View,
 };
 
 const GENESIS: B256 = B256::repeat_byte(0x11);
@@ -297,6 +297,31 @@ fn certificates_form_by_stake_not_by_count_and_drop_liars() {
 }
 
 #[test]
+fn a_validator_counts_for_two_statements_of_a_view_and_for_those_alone() {
+    let network = Network::new(&[1, 1, 1, 1]);
+    let [one, other, third] = [B1, B2, GENESIS].map(|block| link((0, GENESIS), 1, 1, block));
+    let (mut book, mut liars) = (VoteBook::default(), Vec::new());
+    let mut add = |index, vote| {
+        book.at(view(1)).add(&network.set, &network.domain, &forged(&network, index, vote), &mut liars)
+    };
+    assert_eq!(
+        [one, other, third].map(|vote| add(3, vote)),
+        [Counted::Pending, Counted::Pending, Counted::Ignored]
+    );
+    assert_eq!(add(4, one), Counted::Ignored, "there are four validators");
+    // Statements of another validator do not use up one's own.
+    assert_eq!([0, 1].map(|index| add(index, third)), [Counted::Pending, Counted::Pending]);
+    let Counted::Certified(certificate) = add(2, third) else { panic!("three of four votes are there") };
+    assert_eq!(certificate.signers, SignerSet::of(4, [0, 1, 2].map(ValidatorIndex::new)));
+    assert_eq!(book.at(view(1)).stakes(&network.set).iter().map(|(_, stake)| stake.get()).sum::<u128>(), 5);
+    assert!(liars.is_empty());
+
+    book.at(view(2)).add(&network.set, &network.domain, &forged(&network, 0, one), &mut liars);
+    book.prune(view(2));
+    assert_eq!(book.iter().map(|(view, _)| view).collect::<Vec<_>>(), [view(2)]);
+}
+
+#[test]
 fn votes_that_arrived_together_are_all_in_the_certificate_and_liars_among_them_are_dropped() {
     let network = Network::new(&[1, 1, 1, 1]);
     let vote = link((0, GENESIS), 1, 1, B1);
@@ -413,4 +438,34 @@ fn a_bad_timeout_is_not_counted_again_in_its_view() {
     assert!(book.add(timeout(3, 1)));
     assert!(book.certify(&network.set, &network.domain, view(1), &mut liars).is_some());
     assert!(book.add(timeout(0, 2)), "its word counts again in later views");
+}
+
+#[test]
+fn of_each_validator_the_timeout_of_its_highest_view_counts() {
+    let network = Network::new(&[3, 2, 2, 1]);
+    let mut book = TimeoutBook::default();
+    let rejected = |block_hash| TimeoutReason::Rejected { block_hash, code: RejectionCode::BadHeader };
+    let mut add =
+        |index: u32, at: u64, reason| book.add(network.signer(index).timeout(view(at), reason).unwrap());
+    let news = [(1, true), (1, false), (5, true), (4, false), (5, false), (6, true)];
+    for (at, is_news) in news {
+        assert_eq!(add(0, at, TimeoutReason::Expired), is_news, "view {at}");
+    }
+    assert!(add(1, 4, rejected(B1)) && add(2, 3, rejected(B1)) && add(3, 4, rejected(B2)));
+    let stake_at = [1, 3, 4, 5, 6].map(|at| book.stake_at(&network.set, view(at)).get());
+    assert_eq!(stake_at, [0, 2, 3, 0, 3]);
+    let rejecting = [B1, B2, GENESIS].map(|block| book.stake_rejecting(&network.set, block).get());
+    assert_eq!(rejecting, [4, 1, 0]);
+}
+
+/// An honest validator has more than a third of stake with it: C-6.6.
+#[test]
+fn the_amplified_view_is_the_highest_that_a_third_of_stake_gave_up_on_or_beyond() {
+    let network = Network::new(&[3, 2, 2, 1]);
+    let mut book = TimeoutBook::default();
+    let steps = [(3, 9, None), (1, 2, Some(2)), (2, 7, Some(7)), (0, 8, Some(8)), (1, 10, Some(9))];
+    for (index, at, amplified) in steps {
+        assert!(book.add(network.signer(index).timeout(view(at), TimeoutReason::Expired).unwrap()));
+        assert_eq!(book.amplified_view(&network.set), amplified.map(view), "validator {index} at {at}");
+    }
 }

@@ -161,12 +161,6 @@ impl Tc {
         self.high_qc.as_ref().map_or(View::ZERO, Qc::view)
     }
 
-    /// Whether every signer says it did not prepare in this view: then no prepare certificate of it can exist
-    /// unless more than `W - quorum` of stake is faulty (C-6.3).
-    pub fn nobody_prepared(&self) -> bool {
-        self.groups.iter().all(|group| group.last_prepared_view < self.view)
-    }
-
     /// Everyone who signed.
     pub fn signers(&self, set: &ValidatorSet) -> SignerSet {
         SignerSet::of(set.len(), self.groups.iter().flat_map(|group| group.signers.iter()))

@@ -329,7 +329,7 @@ proptest! {
         prop_assert!(q.verify(&four(), &domain()).is_err());
         prop_assert!(c.verify(&four(), &domain()).is_err());
         prop_assert!(t.verify(&four(), &domain()).is_err());
-        let _ = (t.signers(&four()), t.high_qc_view(), t.nobody_prepared());
+        let _ = (t.signers(&four()), t.high_qc_view());
     }
 
     #[test]

@@ -143,14 +143,6 @@ impl Coverage {
     pub fn missing<'a>(&self, required: &[&'a str]) -> Vec<&'a str> {
         required.iter().copied().filter(|feature| self.hits(feature) == 0).collect()
     }
-
-    /// The features of `required` with the fewest hits.
-    pub fn rarest<'a>(&self, required: &[&'a str], count: usize) -> Vec<(&'a str, u64)> {
-        let mut hits: Vec<_> = required.iter().map(|feature| (*feature, self.hits(feature))).collect();
-        hits.sort_by_key(|(_, hits)| *hits);
-        hits.truncate(count);
-        hits
-    }
 }
 
 impl AddAssign<&Self> for Coverage {
