@@ -275,6 +275,19 @@ fn a_block_dropped_from_the_tree_comes_back_from_the_own_store_when_it_is_certif
 }
 
 #[test]
+fn a_view_is_given_up_at_once_with_a_third_of_stake_that_gave_it_up_or_a_later_one_and_not_with_less() {
+    for at in [1, 5] {
+        let mut lab = Lab::new();
+        let [first, second] = [1, 2].map(|by| lab.timeout(by, at, None));
+        lab.receive(1, first.clone());
+        lab.receive(1, first);
+        assert_eq!(lab.timed_out(), [], "one of four, view {at}");
+        lab.receive(2, second);
+        assert_eq!(lab.timed_out(), [view(1)], "two of four, view {at}");
+    }
+}
+
+#[test]
 fn an_old_timeout_is_answered_once_per_view_and_pause() {
     let mut lab = Lab::new();
     for number in 1..=3 {
