@@ -190,11 +190,6 @@ impl Safety {
         signed
     }
 
-    /// Why nothing is signed for now.
-    pub fn silence(&self) -> Option<Silence> {
-        self.silence
-    }
-
     /// Target view of the last prepare; 0 for none.
     pub fn last_prepared_view(&self) -> View {
         self.state.last_prepare.as_ref().map_or(View::ZERO, |vote| vote.statement.target_view)
@@ -252,9 +247,9 @@ impl Safety {
 
     // Inputs that sign nothing.
 
-    /// The key has signed that far elsewhere. Says whether that is news.
-    pub fn raise_floor(&mut self, floor: &Floor) -> bool {
-        self.floor.raise(floor)
+    /// The key has signed that far elsewhere.
+    pub fn raise_floor(&mut self, floor: &Floor) {
+        self.floor.raise(floor);
     }
 
     /// Signs nothing while there is a reason.
