@@ -6,7 +6,7 @@ use crate::RecoveredTx;
 use alloy_consensus::Transaction;
 use alloy_primitives::{
     Address,
-    map::{DefaultHashBuilder, HashMap, HashSet},
+    map::{DefaultHashBuilder, HashMap},
 };
 use std::hash::BuildHasher;
 
@@ -82,8 +82,8 @@ pub(super) fn group(batch: &[RecoveredTx], memory: &BuildMemory) -> Groups {
 /// The first candidate of each candidate's group.
 fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
     let mut groups = Joined::new(batch.len());
+    join_creations(&mut groups, batch);
     let hasher = DefaultHashBuilder::default();
-    let created: HashSet<Address> = batch.iter().filter_map(creates).collect();
     let mut first: HashMap<u64, u32> = HashMap::default();
     first.reserve(3 * batch.len());
     for (number, transaction) in batch.iter().enumerate() {
@@ -95,18 +95,11 @@ fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
         };
         let sender = transaction.sender();
         meet(Key::Account(&sender));
-        if let Some(address) = creates(transaction) {
-            meet(Key::Contract(&address));
-        }
         let Some(kind) = kind_of(transaction) else { continue };
         let envelope = transaction.envelope();
         let (to, input) = (&kind.0, envelope.input());
         if input.is_empty() || !envelope.value().is_zero() {
             meet(Key::Account(to));
-        }
-        if created.contains(to) {
-            // Before its creation there is nothing to call: whoever does that succeeds without an effect.
-            meet(Key::Contract(to));
         }
         let mut known = false;
         for contract in memory.hot(&kind) {
@@ -129,9 +122,22 @@ fn join(batch: &[RecoveredTx], memory: &BuildMemory) -> Vec<u32> {
     (0..batch.len() as u32).map(|number| groups.root(number)).collect()
 }
 
-/// The contract a transaction creates, unless it fails.
-fn creates(transaction: &RecoveredTx) -> Option<Address> {
-    transaction.envelope().is_create().then(|| transaction.sender().create(transaction.nonce()))
+/// Joins calls with what creates the contract they call: before that there is nothing to call, and whoever does
+/// succeeds without an effect.
+fn join_creations(groups: &mut Joined, batch: &[RecoveredTx]) {
+    let numbered = || (0..).zip(batch);
+    let created: HashMap<Address, u32> = numbered()
+        .filter(|(_, transaction)| transaction.envelope().is_create())
+        .map(|(number, transaction)| (transaction.sender().create(transaction.nonce()), number))
+        .collect();
+    if created.is_empty() {
+        return;
+    }
+    for (number, transaction) in numbered() {
+        if let Some(creation) = transaction.envelope().to().and_then(|to| created.get(&to)) {
+            groups.join(number, *creation);
+        }
+    }
 }
 
 /// The addresses among the first arguments of a call.
